@@ -1,0 +1,6 @@
+"""``python -m glide``."""
+
+from glide.cli.main import main
+
+if __name__ == "__main__":
+    main()

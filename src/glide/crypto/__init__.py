@@ -1,0 +1,1 @@
+"""Keys, handshakes and records: the encryption of every connection. Nothing here knows trio."""

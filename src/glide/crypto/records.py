@@ -1,0 +1,178 @@
+"""Records: the transport phase of Noise, many at a call.
+
+A record is two bytes of length (big-endian) and that many bytes of AES-256-GCM ciphertext, tag included: at most
+65,535. The nonce is a counter for each direction that only rises; the key is renewed (Noise REKEY) before every
+record whose number is a multiple of 2^20, except the first. So a record that is dropped, repeated, moved or changed does not open.
+
+The plaintext is one stream of frames that is cut into full records whatever the frames' borders. A record is
+cut short only at :meth:`Sealer.flush`, where the sender would wait for an answer: the lengths of records say
+nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from glide.errors import IntegrityError
+
+TAG = 16
+LENGTH = 2
+LONGEST = 65535  # of the ciphertext with its tag; Noise's own maximum
+FULL = LONGEST - TAG  # plaintext in a full record
+SEALED_FULL = LENGTH + LONGEST
+REKEY_EVERY = 1 << 20
+
+_LAST_NONCE = 2**64 - 1  # reserved for REKEY
+
+
+class _Cipher:
+    """A key and its counter."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._aead = AESGCM(key)
+        self.count = 0
+
+    def nonce(self) -> bytes:
+        """The nonce of the next record; counts, and renews the key when it is time (C7)."""
+        count = self.count
+        if count and count % REKEY_EVERY == 0:
+            self._key = self._aead.encrypt(_nonce(_LAST_NONCE), bytes(32), b"")[:32]
+            self._aead = AESGCM(self._key)
+        if count == _LAST_NONCE:
+            raise IntegrityError("A connection used up its counter.")
+        self.count = count + 1
+        return _nonce(count)
+
+    @property
+    def aead(self) -> AESGCM:
+        return self._aead
+
+
+def _nonce(number: int) -> bytes:
+    """Noise's nonce for AESGCM: four zero bytes and the counter, big-endian."""
+    return b"\0\0\0\0" + number.to_bytes(8, "big")
+
+
+class Sealer:
+    """Plaintext in, records out."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = _Cipher(key)
+        self._pending = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """Bytes of plaintext that wait for their record to be full."""
+        return len(self._pending)
+
+    def seal(self, *pieces: bytes | bytearray | memoryview) -> bytearray:
+        """The full records that ``pieces`` complete; what is left over waits. May be empty."""
+        total = len(self._pending) + sum(map(len, pieces))
+        out = bytearray(total // FULL * SEALED_FULL)
+        at = 0
+        for piece in pieces:
+            view = memoryview(piece)
+            if self._pending:
+                take = min(FULL - len(self._pending), len(view))
+                self._pending += view[:take]
+                view = view[take:]
+                if len(self._pending) < FULL:
+                    continue
+                at = self._seal_one(self._pending, out, at)
+                self._pending.clear()
+            while len(view) >= FULL:
+                at = self._seal_one(view[:FULL], out, at)
+                view = view[FULL:]
+            self._pending += view
+        return out
+
+    def flush(self) -> bytearray:
+        """What waits, as a short record; empty if nothing does."""
+        if not self._pending:
+            return bytearray()
+        out = bytearray(LENGTH + len(self._pending) + TAG)
+        self._seal_one(self._pending, out, 0)
+        self._pending.clear()
+        return out
+
+    def _seal_one(self, plain: bytearray | memoryview, out: bytearray, at: int) -> int:
+        length = len(plain) + TAG
+        out[at : at + LENGTH] = length.to_bytes(LENGTH, "big")
+        end = at + LENGTH + length
+        nonce = self._cipher.nonce()
+        with memoryview(out) as whole, whole[at + LENGTH : end] as target:
+            self._cipher.aead.encrypt_into(nonce, plain, None, target)
+        return end
+
+
+class Opener:
+    """Records in, plaintext out, in whatever pieces they come.
+
+    Feed a piece, then call :meth:`next` until it returns None. Holds the last piece and at most one record that
+    is not whole.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = _Cipher(key)
+        self._partial = bytearray()
+        self._view = memoryview(b"")
+
+    @property
+    def between_records(self) -> bool:
+        """True if the bytes so far ended with the end of a record."""
+        return not self._partial and not self._view
+
+    def feed(self, piece: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the stream. The piece must not change until :meth:`next` has returned None."""
+        assert not self._view, "the last piece is not used up"
+        self._view = memoryview(piece)
+
+    def next(self) -> bytes | None:
+        """The plaintext of the next record; None if more bytes are needed.
+
+        Raises :class:`IntegrityError` for a record that does not open; nothing of it is handed out.
+        """
+        if self._partial and not self._top_up():
+            return None
+        if self._partial:
+            record = bytes(self._partial)
+            self._partial.clear()
+            return self._open(memoryview(record)[LENGTH:])
+        end = LENGTH + int.from_bytes(self._view[:LENGTH], "big")
+        if len(self._view) < LENGTH or end > len(self._view):
+            self._partial += self._view
+            self._view = memoryview(b"")
+            return None
+        sealed, self._view = self._view[LENGTH:end], self._view[end:]
+        return self._open(sealed)
+
+    def rest(self) -> bytes:
+        """The bytes behind the last record that was handed out, taken: for a stream that stops being records."""
+        rest = bytes(self._partial) + bytes(self._view)
+        self._partial.clear()
+        self._view = memoryview(b"")
+        return rest
+
+    def _top_up(self) -> bool:
+        """Complete the record in hand from the current piece; False if the piece is too short."""
+        for wanted in (LENGTH, None):
+            if wanted is None:
+                wanted = LENGTH + int.from_bytes(self._partial[:LENGTH], "big")
+            take = max(0, min(wanted - len(self._partial), len(self._view)))
+            self._partial += self._view[:take]
+            self._view = self._view[take:]
+            if len(self._partial) < wanted:
+                return False
+        return True
+
+    def _open(self, sealed: memoryview) -> bytes:
+        try:
+            return self._cipher.aead.decrypt(self._cipher.nonce(), sealed, None)
+        except InvalidTag:
+            raise IntegrityError(
+                "What arrived is not what was sent: a record was changed, dropped, repeated or moved on its way.",
+                "Nothing that did not check out was kept under a final name.",
+                "Send it again; if it happens again, do not trust this relay or network.",
+            ) from None

@@ -1,0 +1,55 @@
+"""What a person's name at a relay may look like.
+
+1 to 32 of ``a-z 0-9 . _ -``, beginning and ending with a letter or digit, no two dots in a row. Upper case is
+folded, a leading ``@`` is dropped. So a name fits a shell word, a file name, a log line and a URL, and no two
+names look alike by means of another alphabet.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from glide.errors import UsageError
+from glide.text import printable
+
+LONGEST = 32
+PATTERN = r"^(?!.*\.\.)[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?\Z"
+_VALID = re.compile(PATTERN)
+
+# difflib compares with every candidate; a relay with more people than this offers none rather than stall.
+_MOST_COMPARED = 1000
+
+
+def parse(text: str) -> str:
+    """The name that ``text`` spells. Raises :class:`UsageError` if it is none."""
+    name = text.removeprefix("@").lower()
+    if _VALID.match(name):
+        return name
+    if not name:
+        problem = "A name cannot be empty."
+    elif len(name) > LONGEST:
+        problem = f"{printable(text, 40)!r} is too long for a name: {LONGEST} characters at most."
+    else:
+        problem = f"{printable(text, 40)!r} is not a name."
+    raise UsageError(
+        problem,
+        next="A name is made of a-z, 0-9, '.', '_' and '-', begins and ends with a letter or digit, "
+        "and has no two dots in a row.",
+    )
+
+
+def default(login: str, fallback: str) -> str:
+    """The name nearest to a login name, or ``fallback`` where nothing of it can be kept."""
+    kept = re.sub(r"[^a-z0-9._-]+", "-", login.lower())
+    kept = re.sub(r"\.{2,}", ".", kept)[:LONGEST].strip("._-")
+    return kept if _VALID.match(kept) else fallback
+
+
+def closest(name: str, candidates: Iterable[str]) -> list[str]:
+    """At most three of ``candidates`` that ``name`` may have been meant to be, best first."""
+    known = list(candidates)
+    if len(known) > _MOST_COMPARED:
+        return []
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.6)

@@ -1,0 +1,79 @@
+"""Text that came from somebody else, made fit to be shown; and the words for sizes and times.
+
+A name, a file name, a message, an error or a greeting of a peer may hold escape sequences, line breaks,
+right-to-left overrides or ten thousand letters. Nothing of that reaches a terminal or a log: every such
+string passes :func:`printable` on its way there.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Cc: C0, DEL, C1. Cf: bidi controls, zero-width characters, tags. Cs: lone surrogates. Co, Cn: private and
+# unassigned, which a terminal may draw as anything. Zl, Zp: line and paragraph separators.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """``text`` on one line, with everything invisible or directional written as an escape.
+
+    At most ``limit`` characters come back; a longer text keeps its beginning and its end (a file's
+    extension stands there) around an ellipsis.
+    """
+    # Cut first: ten megabytes must not be escaped character by character to be thrown away.
+    if len(text) > 2 * limit:
+        text = text[:limit] + "…" + text[-limit:]
+    shown = "".join(_escaped(character) for character in text)
+    if len(shown) > limit:
+        tail = limit // 3
+        shown = shown[: limit - tail - 1] + "…" + shown[len(shown) - tail :]
+    return shown
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def size(count: float) -> str:
+    """A number of bytes for people, in binary units: ``1.4 GiB``."""
+    for unit in _UNITS:
+        if count < 1024 or unit == _UNITS[-1]:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("the last unit takes any number")  # pragma: no cover - the loop always returns
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: ``45s``, ``2m``, ``1h30m``."""
+    whole = round(seconds)
+    if whole < 1 and seconds > 0:
+        return f"{round(seconds * 1000)}ms"
+    hours, rest = divmod(whole, 3600)
+    minutes, secs = divmod(rest, 60)
+    parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{secs}s" if secs else ""]
+    return "".join(parts) or "0s"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from ``90s``, ``5m``, ``1h30m``, ``250ms``; a bare number is seconds. ValueError otherwise."""
+    text = text.strip().lower()
+    total, at = 0.0, 0
+    for match in _DURATION.finditer(text):
+        number, unit = match.groups()
+        if match.start() != at or (unit is None and match.span() != (0, len(text))):
+            break
+        total += float(number) * _SECONDS[unit or "s"]
+        at = match.end()
+    if not text or at != len(text):
+        raise ValueError(f"{text!r} is no duration; write it like 90s, 5m or 2h")
+    return total
