@@ -46,9 +46,7 @@ class Handshake:
     ``ephemeral`` is for test vectors only; without it the library draws a fresh one, as it must be (C7).
     """
 
-    def __init__(
-        self, identity: Identity, prologue: bytes, *, initiator: bool, ephemeral: bytes | None = None
-    ) -> None:
+    def __init__(self, identity: Identity, prologue: bytes, *, initiator: bool, ephemeral: bytes | None = None) -> None:
         self._noise = NoiseConnection.from_name(PROTOCOL)
         self._noise.set_keypair_from_private_bytes(Keypair.STATIC, identity.private)
         if ephemeral is not None:

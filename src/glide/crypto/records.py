@@ -2,7 +2,8 @@
 
 A record is two bytes of length (big-endian) and that many bytes of AES-256-GCM ciphertext, tag included: at most
 65,535. The nonce is a counter for each direction that only rises; the key is renewed (Noise REKEY) before every
-record whose number is a multiple of 2^20, except the first. So a record that is dropped, repeated, moved or changed does not open.
+record whose number is a multiple of 2^20, except the first. So a record that is dropped, repeated, moved or changed
+does not open.
 
 The plaintext is one stream of frames that is cut into full records whatever the frames' borders. A record is
 cut short only at :meth:`Sealer.flush`, where the sender would wait for an answer: the lengths of records say
@@ -129,6 +130,13 @@ class Opener:
         assert not self._view, "the last piece is not used up"
         self._view = memoryview(piece)
 
+    @property
+    def ready(self) -> bool:
+        """True if a whole record is at hand, so that :meth:`next` will not ask for more bytes."""
+        have = bytes(self._partial[:LENGTH]) + bytes(self._view[:LENGTH])
+        total = len(self._partial) + len(self._view)
+        return total >= LENGTH and total >= LENGTH + int.from_bytes(have[:LENGTH], "big")
+
     def next(self) -> bytes | None:
         """The plaintext of the next record; None if more bytes are needed.
 
@@ -157,15 +165,14 @@ class Opener:
 
     def _top_up(self) -> bool:
         """Complete the record in hand from the current piece; False if the piece is too short."""
-        for wanted in (LENGTH, None):
-            if wanted is None:
-                wanted = LENGTH + int.from_bytes(self._partial[:LENGTH], "big")
-            take = max(0, min(wanted - len(self._partial), len(self._view)))
-            self._partial += self._view[:take]
-            self._view = self._view[take:]
-            if len(self._partial) < wanted:
-                return False
-        return True
+        return self._take(LENGTH) and self._take(LENGTH + int.from_bytes(self._partial[:LENGTH], "big"))
+
+    def _take(self, wanted: int) -> bool:
+        """Bring the record in hand to ``wanted`` bytes."""
+        take = max(0, min(wanted - len(self._partial), len(self._view)))
+        self._partial += self._view[:take]
+        self._view = self._view[take:]
+        return len(self._partial) >= wanted
 
     def _open(self, sealed: memoryview) -> bytes:
         try:

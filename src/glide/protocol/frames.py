@@ -177,7 +177,9 @@ class Decoder:
         if len(self._partial) == HEADER.size:
             limit = LIMITS[Kind(kind)] if kind in _KNOWN else UNKNOWN_LIMIT
             if length > limit:
-                raise ProtocolError(f"The peer announced a frame of type {kind} with {length} bytes; {limit} is the most.")
+                raise ProtocolError(
+                    f"The peer announced a frame of type {kind} with {length} bytes; {limit} is the most."
+                )
             if kind == Kind.DATA:
                 self._partial.clear()
                 self._data_left = length

@@ -308,7 +308,9 @@ def from_frame(frame: Frame) -> Message | None:
         return _decoders[kind].decode(payload)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         # RecursionError: a deeply nested value in a field that is unknown. ValueError: text that is no UTF-8.
-        raise ProtocolError(f"The peer sent a {Kind(kind).name} message that does not fit its form ({error}).") from None
+        raise ProtocolError(
+            f"The peer sent a {Kind(kind).name} message that does not fit its form ({error})."
+        ) from None
 
 
 def _unpadded(payload: bytes) -> bytes:
@@ -319,5 +321,3 @@ def _unpadded(payload: bytes) -> bytes:
     if len(payload) - _LENGTH - length >= PADDING:
         raise ProtocolError("The peer sent an OFFER message with more padding than it needs.")
     return body
-
-

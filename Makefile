@@ -1,0 +1,83 @@
+# `make demo` and `make test` need nothing but make and Python 3.11 or newer (with venv and pip).
+# Both install what they need into .venv and .venv-types, in the versions of constraints.txt, the first
+# time and whenever pyproject.toml or constraints.txt has changed since.
+
+PYTHON ?= python3
+
+VENV  := .venv
+TYPES := .venv-types
+BIN   := $(VENV)/bin
+
+# The build tools that pip fetches to install glide itself are held to the same constraints. Older
+# versions of pip take them from the first variable, newer ones from the second.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types pytest cov bench fmt clean
+.DELETE_ON_ERROR:
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/installed ## relay, receiver and sender as three processes: send 64 MiB and verify it
+	@$(BIN)/python tests/demo.py
+
+test: lint types pytest ## everything that must pass: lint, types, pytest
+
+lint: $(VENV)/installed ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(TYPES)/installed ## mypy, strict, over src and tests
+	$(TYPES)/bin/mypy
+
+pytest: $(VENV)/installed ## the tests alone; make pytest ARGS="-k name" for some of them
+	$(BIN)/python -m pytest $(ARGS)
+
+cov: $(VENV)/installed ## the tests under coverage, processes they start included; fails under 90 %
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+bench: $(VENV)/installed ## measure glide beside real peers
+	$(BIN)/python -m tests.bench $(ARGS)
+
+fmt: $(VENV)/installed ## repair what ruff can repair, and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove the environments and everything generated
+	rm -rf $(VENV) $(TYPES) build dist htmlcov .coverage .coverage.* \
+		.hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is made anew when the pinned versions change, so that nothing stays behind in it which
+# a fresh clone would lack. When only pyproject.toml changes, pip brings it up to date in place. The
+# files `made` and `installed` are written last: an installation that was broken off is done again.
+
+$(VENV)/installed: EXTRA := dev
+$(TYPES)/installed: EXTRA := types
+
+$(VENV)/installed $(TYPES)/installed: %/installed: %/made pyproject.toml
+	@echo "installing glide and its '$(EXTRA)' tools into $* (up to a minute)"
+	@$(PIP) $*/bin/python -m pip install --quiet --quiet --editable '.[$(EXTRA)]'
+	@touch $@
+
+$(VENV)/made $(TYPES)/made: %/made: constraints.txt
+	$(check_python)
+	@$(PYTHON) -m venv --clear $*
+	@touch $@
+
+# Written so that any Python, even 2, gets as far as the message.
+define check_python
+@command -v "$(PYTHON)" >/dev/null || { \
+	echo "glide needs Python 3.11 or newer, and there is no '$(PYTHON)' here." \
+	     "Install it, or say where it is: make PYTHON=/path/to/python3" >&2; exit 1; }
+@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "glide needs Python 3.11 or newer; '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1)." \
+	     "Use another one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	echo "'$(PYTHON)' has no venv or ensurepip, which are needed to install glide's tools." \
+	     "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+endef

@@ -1,0 +1,54 @@
+"""The program: ``glide VERB``. Verbs import what they need when they run, so that starting costs little."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from glide import __version__
+from glide.cli import id, known, push, receive, serve, use, who
+
+app = typer.Typer(
+    name="glide",
+    help="Send files to a person, by name, through a relay that you run and need not trust.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"glide {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _glide(
+    version: bool = typer.Option(False, "--version", help="Show the version.", callback=_version, is_eager=True),
+) -> None:
+    pass
+
+
+app.command("serve")(serve.serve)
+app.command("use")(use.use)
+app.command("receive")(receive.receive)
+app.command("push")(push.push)
+app.command("who")(who.who)
+app.command("list", help="The same as who.")(who.who)
+app.command("id")(id.id)
+app.add_typer(known.app, name="known")
+
+
+def main() -> None:
+    """Run the command line; never returns, never shows a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        # Before trio runs, or after it: inside, cli.run watches signals.
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

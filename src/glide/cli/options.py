@@ -1,0 +1,75 @@
+"""Flags that several verbs share, and what every verb begins with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glide.settings import Home, Settings, variable
+
+if TYPE_CHECKING:
+    from glide.client.link import Address, Me
+    from glide.net.deadlines import Deadlines
+
+
+def _env(name: str) -> str:
+    return f"[env: {variable(name)}]"
+
+
+# Typer would read the environment itself, but a flag, the environment and the file are read in one place: settings.
+Relay = Annotated[
+    str | None,
+    typer.Option("--relay", metavar="HOST[:PORT][#KEY]", help=f"The relay, if not the one in use. {_env('relay')}"),
+]
+As = Annotated[str | None, typer.Option("--as", metavar="NAME", help=f"Your name there. {_env('as')}")]
+Json = Annotated[bool | None, typer.Option("--json", help=f"One JSON object a line, for scripts. {_env('json')}")]
+Quiet = Annotated[bool | None, typer.Option("--quiet", "-q", help=f"Say nothing but errors. {_env('quiet')}")]
+Verbose = Annotated[bool | None, typer.Option("--verbose", "-v", help=f"Say more. {_env('verbose')}")]
+Idle = Annotated[
+    str | None,
+    typer.Option(
+        "--idle", metavar="DURATION", help=f"Give up when nothing moves for so long; 0s: never. {_env('idle')}"
+    ),
+]
+AskTimeout = Annotated[
+    str | None,
+    typer.Option("--ask-timeout", metavar="DURATION", help=f"How long a person may think. {_env('ask-timeout')}"),
+]
+
+
+def settings(**flags: Any) -> Settings:
+    """The settings of a verb, from its flags (underscores for dashes; ``as_`` and ``from_`` for the words)."""
+    return Settings({name.rstrip("_").replace("_", "-"): value for name, value in flags.items()}, Home.find())
+
+
+def deadlines(chosen: Settings) -> Deadlines:
+    from glide.net.deadlines import Deadlines
+
+    return Deadlines(handshake=chosen["handshake-timeout"], keepalive=chosen["keepalive"], lost=chosen["lost-after"])
+
+
+def me(chosen: Settings) -> Me:
+    """Who runs this. Makes the identity on first use."""
+    from glide.client.link import Me
+    from glide.crypto.identity import load_or_create
+    from glide.people.known import Known
+
+    return Me(load_or_create(chosen.home.identity), Known(chosen.home.known), deadlines(chosen))
+
+
+def address(chosen: Settings) -> Address:
+    from glide.client.link import Address
+
+    return Address.parse(chosen["relay"])
+
+
+def on_terminal() -> bool:
+    """True if a person can be asked: they see the question, and what answers is a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def folder(text: str) -> Path:
+    return Path(text).expanduser()

@@ -1,0 +1,53 @@
+"""Questions to a person at a terminal, one at a time."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import trio
+
+from glide import events
+from glide.cli.render import Renderer, offer_text
+
+try:
+    import termios
+except ImportError:  # pragma: no cover - Windows
+    termios = None  # type: ignore[assignment]  # nothing is typed ahead that could be dropped
+
+
+class Prompt:
+    """Asks on stderr, reads from the terminal that stdin is."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._one_at_a_time = trio.Lock()
+
+    async def consent(self, offer: events.OfferArrived) -> bool:
+        """True if the person says yes to ``offer``. Cancelled, the question is withdrawn."""
+        async with self._one_at_a_time:
+            self._renderer.stop_bars()
+            if self._renderer.quiet:
+                print(offer_text(offer), file=sys.stderr)
+            answer = await self.line(f"Take it from {offer.sender}? [y/N] ")
+        return answer.strip().lower() in ("y", "yes")
+
+    async def line(self, question: str) -> str:
+        """What the person types; an empty string at the end of input."""
+        if termios is not None:
+            # What was typed before the question was seen is no answer to it.
+            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+        print(question, end="", file=sys.stderr, flush=True)
+        try:
+            return await _read_line()
+        except trio.Cancelled:
+            print("(withdrawn)", file=sys.stderr, flush=True)
+            raise
+
+
+async def _read_line() -> str:
+    # The terminal hands over whole lines; waiting for it this way can be cancelled, reading in a thread cannot.
+    if sys.platform == "win32":  # pragma: no cover - consoles cannot be waited for there
+        return await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+    await trio.lowlevel.wait_readable(sys.stdin.fileno())
+    return os.read(sys.stdin.fileno(), 4096).decode("utf-8", "replace")

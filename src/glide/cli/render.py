@@ -1,0 +1,225 @@
+"""Events and results, for people (on stderr, with bars on a terminal) or machines (one JSON object a line on stdout).
+
+Nothing here decides anything. All text of other people passes through ``printable`` on its way to a terminal, and
+JSON is written in plain ASCII, so that no control or bidirectional character reaches either.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from glide import events
+from glide.crypto.identity import fingerprint, key_text
+from glide.text import printable, size
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+# JSON progress: often enough to draw a bar, seldom enough to read.
+_PROGRESS_EVERY = 0.5
+
+_JSON_NAMES = {"sender": "from"}
+_HUMAN_ONLY = {"trust", "names", "aliases", "greeting"}
+
+
+class Renderer:
+    """Writes what one command has to say."""
+
+    def __init__(self, *, json: bool, quiet: bool = False, verbose: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+        self.verbose = verbose
+        self._bars: Progress | None = None
+        self._tasks: dict[bytes, TaskID] = {}
+        self._last_progress: dict[bytes, float] = {}
+        self._peers: dict[bytes, str] = {}
+
+    # --- events ---
+
+    def report(self, event: events.Event) -> None:
+        """Show one event."""
+        if self.json:
+            self._report_json(event)
+        else:
+            self._report_text(event)
+
+    def _report_json(self, event: events.Event) -> None:
+        if isinstance(event, events.Progress) and event.bytes != event.total:
+            now = time.monotonic()
+            if now - self._last_progress.get(event.transfer, 0.0) < _PROGRESS_EVERY:
+                return
+            self._last_progress[event.transfer] = now
+        record = {
+            _JSON_NAMES.get(field.name, field.name): _plain(field.name, getattr(event, field.name))
+            for field in fields(event)
+            if field.name not in _HUMAN_ONLY
+        }
+        self.line({"event": event.event, "time": time.time(), **record})
+
+    def line(self, record: dict[str, Any]) -> None:
+        """One JSON line on stdout, at once."""
+        print(json.dumps(record, ensure_ascii=True), flush=True)
+
+    def _report_text(self, event: events.Event) -> None:
+        match event:
+            case events.Saved():
+                self.stop_bar(event.transfer)
+                print(event.path if not sys.stdout.isatty() else printable(event.path, 4096), flush=True)
+                return
+            case events.Failed():
+                self.stop_bar(event.transfer)
+                self.say(f"From {event.sender}: {printable(event.message, 1000)}", always=True)
+                return
+            case events.OfferDeclined():
+                self.say(f"Refused an offer from {event.sender}: {printable(event.reason, 1000)}", always=True)
+                return
+        if self.quiet:
+            return
+        match event:
+            case events.Notice():
+                self.say(event.message)
+            case events.Registered():
+                if event.greeting:
+                    self.say(printable(event.greeting))
+                self.say(f"You receive as {event.name}; your fingerprint is {fingerprint(event.key)}. Ctrl-C ends.")
+            case events.OfferArrived():
+                self._peers[event.transfer] = f"from {event.sender}"
+                self.say(offer_text(event))
+            case events.Ringing():
+                self._peers[event.transfer] = f"to {event.to}"
+                new = ": a first meeting, remembered from now on" if event.trust == "new" else f" ({event.trust})"
+                self.say(f"Ringing {event.to}, fingerprint {fingerprint(event.key)}{new}{_also(event.aliases)}.")
+            case events.Accepted():
+                self.say(f"{event.to} takes it.")
+            case events.Progress():
+                self._bar(event)
+            case events.StalledEvent():
+                self.say(f"Nothing has moved for {event.seconds} s: the relay waits for the {event.who}.")
+            case events.Delivered():
+                self.stop_bar(event.transfer)
+                self.say(f"Delivered to {event.to}: {size(event.bytes)}, blake3:{event.digest.hex()}")
+            case events.Connected():
+                self.say(f"{_clock()} {event.name} connected from {event.peer}")
+            case events.Disconnected():
+                self.say(f"{_clock()} {event.name} disconnected from {event.peer}")
+
+    # --- progress bars ---
+
+    def _bar(self, event: events.Progress) -> None:
+        if not sys.stderr.isatty():
+            return
+        if self._bars is None:
+            self._bars = _progress()
+            self._bars.start()
+        task = self._tasks.get(event.transfer)
+        if task is None:
+            label = self._peers.get(event.transfer, "")
+            task = self._tasks[event.transfer] = self._bars.add_task(label, total=event.total)
+        self._bars.update(task, completed=event.bytes)
+
+    def stop_bar(self, transfer: bytes) -> None:
+        """Take one transfer's bar away; the last takes the display with it."""
+        task = self._tasks.pop(transfer, None)
+        if task is not None and self._bars is not None:
+            self._bars.remove_task(task)
+            if not self._tasks:
+                self.stop_bars()
+
+    def stop_bars(self) -> None:
+        """Take all bars away, for a question or for the end; the next progress brings them back."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+            self._tasks.clear()
+
+    # --- text ---
+
+    def say(self, text: str, *, always: bool = False) -> None:
+        """A line for people."""
+        if self.quiet and not always:
+            return
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def result(self, status: str, exit: int, message: str) -> None:
+        """The last line of every command."""
+        self.stop_bars()
+        if self.json:
+            self.line({"event": "result", "time": time.time(), "status": status, "exit": int(exit), "message": message})
+        elif message:
+            print(f"glide: {message}" if exit else message, file=sys.stderr, flush=True)
+
+    def fault(self, error: Exception) -> None:
+        """A bug of ours: told in a line, in full only to those who asked for more."""
+        self.result(
+            "fault",
+            1,
+            f"A fault of glide itself: {type(error).__name__}: {printable(str(error))}. Please report it; --verbose "
+            "shows where.",
+        )
+        if self.verbose:
+            traceback.print_exception(error)
+
+
+def offer_text(offer: events.OfferArrived) -> str:
+    """Who offers what, in a line or two that cannot grow beyond a screen (D2)."""
+    known = {
+        "new": "nobody you know yet",
+        "seen": "seen before, never confirmed by you",
+        "known": "known to you",
+        "verified": "verified",
+    }[offer.trust]
+    named = ", ".join(printable(name, 80) for name in offer.names[:3])
+    more = f" and {offer.items - 3} more" if offer.items > 3 else ""
+    what = "1 file" if offer.items == 1 else f"{offer.items} files"
+    message = f"\n  They say: {printable(offer.message, 300)}" if offer.message else ""
+    return (
+        f"{offer.sender} ({known}, fingerprint {fingerprint(offer.key)}{_also(offer.aliases)}) offers {what}, "
+        f"{size(offer.bytes)}: {named}{more}{message}"
+    )
+
+
+def _also(aliases: tuple[str, ...]) -> str:
+    return f", a key that you know as {' and '.join(aliases[:3])}" if aliases else ""
+
+
+def _plain(name: str, value: Any) -> Any:
+    match name, value:
+        case "key", bytes():
+            return key_text(value)
+        case "digest", bytes():
+            return f"blake3:{value.hex()}"
+        case _, bytes():
+            return value.hex()
+        case "path", str():
+            return value  # exactly, for scripts; written in ASCII
+        case _, str():
+            return printable(value, 2000)
+    return value
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+        console=Console(stderr=True, no_color="NO_COLOR" in os.environ or None),
+        transient=True,
+    )

@@ -1,0 +1,54 @@
+"""glide who"""
+
+from __future__ import annotations
+
+import time
+
+from glide.cli import options
+
+
+def who(
+    relay: options.Relay = None,
+    json: options.Json = None,
+    quiet: options.Quiet = None,
+    verbose: options.Verbose = None,
+) -> None:
+    """Who is connected, whether they take files, and how well you know their key."""
+    from glide.cli.render import Renderer
+    from glide.cli.run import ending, run
+    from glide.client import who as client
+    from glide.crypto.identity import fingerprint, key_text
+    from glide.errors import KeyChanged
+
+    renderer = Renderer(json=bool(json), quiet=bool(quiet))
+    with ending(renderer):
+        chosen = options.settings(relay=relay, json=json, quiet=quiet, verbose=verbose)
+        renderer.json, renderer.quiet, renderer.verbose = chosen["json"], chosen["quiet"], chosen["verbose"]
+        me, address = options.me(chosen), options.address(chosen)
+
+        async def verb() -> None:
+            relay_key, people = await client.who(address, me, renderer.report)
+            for person in people:
+                try:
+                    trust = str(me.known.check(relay_key, person.name, person.key))
+                except KeyChanged:
+                    trust = "changed"
+                if renderer.json:
+                    renderer.line(
+                        {
+                            "event": "person",
+                            "time": time.time(),
+                            "name": person.name,
+                            "key": key_text(person.key),
+                            "receiving": person.receiving,
+                            "since": person.since,
+                            "trust": trust,
+                        }
+                    )
+                else:
+                    takes = "takes files" if person.receiving else "sends only"
+                    print(f"{person.name:<32}  {takes:<11}  {trust:<8}  {fingerprint(person.key)}")
+            if not people and not renderer.json:
+                renderer.say("Nobody is connected.")
+
+        run(verb, renderer)

@@ -1,0 +1,83 @@
+"""The end-to-end part of a data connection: what both clients must agree on, and the handshake over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from glide.client.link import Me
+from glide.crypto.identity import fingerprint
+from glide.errors import KeyChanged
+from glide.net.connection import Connection
+from glide.net.opening import initiate, respond
+from glide.protocol.messages import Capabilities
+from glide.protocol.preface import Purpose
+
+# None yet. Peers use the features that both name.
+FEATURES = Capabilities()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a transfer is bound to (C2): two clients that do not mean exactly this cannot shake hands."""
+
+    transfer: bytes
+    relay_key: bytes
+    sender: str
+    sender_key: bytes
+    receiver: str
+    receiver_key: bytes
+
+    @property
+    def prologue(self) -> tuple[bytes, ...]:
+        return (
+            b"glide e2e",
+            self.transfer,
+            self.relay_key,
+            self.sender.encode(),
+            self.sender_key,
+            self.receiver.encode(),
+            self.receiver_key,
+        )
+
+
+async def as_sender(stream: trio.abc.HalfCloseableStream, already: bytes, terms: Terms, me: Me) -> Connection:
+    """The connection to the receiver. Raises :class:`KeyChanged` if somebody else answers, before saying who I am."""
+    connection, _ = await initiate(
+        stream,
+        Purpose.END_TO_END,
+        me.identity,
+        peer=terms.receiver,
+        deadlines=me.deadlines,
+        check=lambda key: _expect(key, terms.receiver_key, terms.receiver),
+        parts=terms.prologue,
+        already=already,
+    )
+    return connection
+
+
+async def as_receiver(stream: trio.abc.HalfCloseableStream, already: bytes, terms: Terms, me: Me) -> Connection:
+    """The connection to the sender. Raises :class:`KeyChanged` if it is somebody else."""
+    connection, _, _ = await respond(
+        stream,
+        frozenset({Purpose.END_TO_END}),
+        me.identity,
+        peer=terms.sender,
+        deadlines=me.deadlines,
+        check=lambda key: _expect(key, terms.sender_key, terms.sender),
+        parts=terms.prologue,
+        mine=FEATURES,
+        already=already,
+    )
+    return connection
+
+
+def _expect(key: bytes, expected: bytes, name: str) -> None:
+    if key != expected:
+        raise KeyChanged(
+            f"Whoever answered for {name} has another key than {name}: {fingerprint(key)}, not "
+            f"{fingerprint(expected)}.",
+            "Nothing was transferred. The relay joined you to somebody else.",
+            "Do not use this relay until whoever runs it has looked into it.",
+        )

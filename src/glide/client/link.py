@@ -1,0 +1,285 @@
+"""The connections of a client to its relay: one for control, one for each transfer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from glide import events
+from glide.crypto.identity import Identity, fingerprint, key_text, parse_key
+from glide.errors import (
+    ConnectionLost,
+    GlideError,
+    KeyChanged,
+    RelayRefused,
+    Replaced,
+    Stalled,
+    Unreachable,
+    UsageError,
+    from_code,
+    leaves,
+    one_error,
+)
+from glide.net.connection import Connection
+from glide.net.deadlines import Deadlines
+from glide.net.opening import initiate
+from glide.people.known import Known, Trust
+from glide.protocol.messages import (
+    Goodbye,
+    Hello,
+    Joined,
+    Message,
+    Refused,
+    Ticket,
+    Waiting,
+    Welcome,
+)
+from glide.protocol.preface import Purpose
+from glide.text import printable
+
+DEFAULT_PORT = 8080
+
+# The partner has as long to come as its ticket lives; the relay says so when it did not.
+JOIN = 30.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a relay is, and which key it must have, if that was said."""
+
+    host: str
+    port: int
+    key: bytes | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """``HOST[:PORT][#KEY]``; an IPv6 address stands in brackets. Raises :class:`UsageError`."""
+        place, hash_sign, key_part = text.strip().partition("#")
+        try:
+            key = parse_key(key_part) if hash_sign else None
+        except ValueError as error:
+            raise UsageError(
+                f"{printable(text)!r} is no relay: what follows # is no key ({error}).",
+                next="`glide serve` prints the line to type.",
+            ) from None
+        host, port = place, str(DEFAULT_PORT)
+        if place.startswith("[") and "]" in place:
+            host, _, after = place[1:].partition("]")
+            port = after.removeprefix(":") if after else port
+        elif place.count(":") == 1:
+            host, port = place.split(":")
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UsageError(
+                f"{printable(text)!r} is no relay.", next="Write it as HOST:PORT, or as HOST:PORT#KEY with its key."
+            )
+        return cls(host.lower(), int(port), key)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def with_key(self) -> str:
+        """As it is saved and typed."""
+        return f"{self}#{key_text(self.key)}" if self.key else str(self)
+
+
+@dataclass(frozen=True)
+class Me:
+    """Who I am, whom I know, and how patient I am."""
+
+    identity: Identity
+    known: Known
+    deadlines: Deadlines
+
+
+async def _dial(address: Address, purpose: Purpose, me: Me) -> tuple[Connection, Trust]:
+    """A connection to the relay, its key checked against what was said and what is pinned."""
+    try:
+        with trio.fail_after(me.deadlines.handshake):
+            stream = await trio.open_tcp_stream(address.host, address.port)
+    except trio.TooSlowError:
+        raise _unreachable(address, f"no answer within {me.deadlines.handshake:.0f} s") from None
+    except OSError as error:
+        raise _unreachable(address, _reason(error)) from None
+    trust = Trust.NEW
+
+    def check(key: bytes) -> None:
+        nonlocal trust
+        if address.key is not None and key != address.key:
+            raise KeyChanged(
+                f"The relay {address} has another key than the one given: {fingerprint(key)}, not "
+                f"{fingerprint(address.key)}.",
+                "Nothing was transferred. Another machine may be answering in its place.",
+                "Ask whoever runs it for the line that `glide serve` prints.",
+            )
+        trust = me.known.check_relay(str(address), key)
+
+    try:
+        connection, _ = await initiate(
+            stream, purpose, me.identity, peer=f"the relay {address}", deadlines=me.deadlines, check=check
+        )
+    except (ConnectionLost, Stalled) as error:
+        await trio.aclose_forcefully(stream)
+        raise _unreachable(address, error.what) from None
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return connection, trust
+
+
+def _unreachable(address: Address, reason: str) -> Unreachable:
+    return Unreachable(
+        f"The relay {address} cannot be reached: {reason.rstrip('.')}.",
+        "Nothing was transferred.",
+        "Is `glide serve` running there, and are host and port right (--relay, or `glide use`)?",
+    )
+
+
+def _reason(error: OSError) -> str:
+    """Trio wraps the errors of all addresses it tried; the first is what a person understands."""
+    if isinstance(error.__cause__, BaseExceptionGroup):
+        error = next((each for each in leaves(error.__cause__) if isinstance(each, OSError)), error)
+    elif isinstance(error.__cause__, OSError):
+        error = error.__cause__
+    return error.strerror or str(error)
+
+
+@dataclass
+class Link:
+    """A registered control connection.
+
+    ``inbox`` yields what the relay says, and ends when the connection does; ``why`` then says how. Losing it never
+    ends a transfer: those have connections of their own.
+    """
+
+    address: Address
+    relay_key: bytes
+    name: str | None
+    greeting: str
+    connection: Connection
+    inbox: trio.MemoryReceiveChannel[Message]
+    why: GlideError | None = None
+    hints: dict[bytes, str] = field(default_factory=dict)
+
+    async def ask(self, message: Message) -> None:
+        """Say something to the relay. Raises why the connection ended, if it has."""
+        if self.why is not None:
+            raise self.why
+        await self.connection.send(message)
+
+    async def answer(self) -> Message:
+        """What the relay says next. Raises why the connection ended, if it does."""
+        try:
+            return await self.inbox.receive()
+        except trio.EndOfChannel:
+            assert self.why is not None, "the inbox ends with the connection"
+            raise self.why from None
+
+    async def _listen(self, inbox: trio.MemorySendChannel[Message], report: events.Report) -> None:
+        try:
+            async with inbox:
+                while True:
+                    match await self.connection.receive():
+                        case Waiting(transfer=transfer, side=side, seconds=seconds):
+                            if transfer in self.hints:
+                                self.hints[transfer] = side
+                                if side != "nobody":
+                                    report(events.StalledEvent(transfer, side, seconds))
+                        case Goodbye(code=code, message=said):
+                            raise self._goodbye(code, printable(said, 400))
+                        case message:
+                            assert not isinstance(message, memoryview)
+                            await inbox.send(message)  # type: ignore[arg-type]  # no file bytes on control
+        except GlideError as error:
+            self.why = error
+        except trio.BrokenResourceError:
+            pass  # nobody asks any more
+
+    def _goodbye(self, code: str, said: str) -> GlideError:
+        if code == Replaced.code:
+            return Replaced(
+                f"A newer session with your key now receives as {self.name}; this one was replaced.",
+                "Transfers that were under way have been finished.",
+                "Nothing is wrong if you started it yourself. `glide receive` takes the name back.",
+            )
+        return from_code(code, ConnectionLost)(
+            f"The relay {self.address} said goodbye: {said}", "Transfers that were under way have been finished."
+        )
+
+
+@asynccontextmanager
+async def connect(
+    address: Address, me: Me, *, role: str, name: str | None, report: events.Report
+) -> AsyncIterator[Link]:
+    """A control connection that is registered as ``name`` while the block runs.
+
+    Raises :class:`Unreachable`, :class:`KeyChanged`, :class:`NameTaken`, :class:`RelayRefused` and what else a
+    connection may raise. A relay that was never met before is pinned, with a notice.
+    """
+    connection, trust = await _dial(address, Purpose.CONTROL, me)
+    async with connection:
+        if trust is Trust.NEW:
+            me.known.remember_relay(str(address), connection.peer_key)
+            report(
+                events.Notice(
+                    f"First meeting with the relay {address}: its key is {fingerprint(connection.peer_key)}, "
+                    "remembered from now on."
+                )
+            )
+        greeting = await _register(connection, Hello(role=role, name=name), address)
+        channel_in, channel = trio.open_memory_channel[Message](16)
+        link = Link(address, connection.peer_key, name, greeting, connection, channel)
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_keep_alive, connection)
+                nursery.start_soon(link._listen, channel_in, report)
+                yield link
+                nursery.cancel_scope.cancel()
+
+
+async def _keep_alive(connection: Connection) -> None:
+    try:
+        await connection.keep_alive()
+    except ConnectionLost:
+        pass  # the listening task says so
+
+
+async def _register(connection: Connection, hello: Hello, address: Address) -> str:
+    with trio.move_on_after(connection.deadlines.handshake):
+        await connection.send(hello)
+        match await connection.receive():
+            case Welcome(greeting=greeting):
+                return greeting
+            case Refused(code=code, message=said):
+                raise from_code(code, RelayRefused)(printable(said, 400))
+    raise _unreachable(address, f"no answer within {connection.deadlines.handshake:.0f} s")
+
+
+async def open_data(address: Address, relay_key: bytes, ticket: bytes, me: Me) -> tuple[trio.SocketStream, bytes]:
+    """A data connection that has been joined to its partner: the stream, and the partner's first bytes if any.
+
+    Raises :class:`RelayRefused` if the partner did not come, and what else a connection may raise.
+    """
+    connection, _ = await _dial(Address(address.host, address.port, relay_key), Purpose.DATA, me)
+    try:
+        await connection.send(Ticket(ticket=ticket))
+        with trio.fail_after(JOIN):
+            match await connection.receive():
+                case Refused(code=code, message=said):
+                    raise from_code(code, RelayRefused)(printable(said, 400), "Nothing was transferred.")
+                case Joined():
+                    pass
+    except trio.TooSlowError:
+        await connection.aclose()
+        raise Stalled(
+            f"The relay {address} did not join the transfer within {JOIN:.0f} s.", "Nothing was transferred."
+        ) from None
+    except BaseException:
+        await connection.aclose()
+        raise
+    stream, rest = connection.detach()
+    assert isinstance(stream, trio.SocketStream)
+    return stream, rest

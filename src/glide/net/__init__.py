@@ -1,0 +1,1 @@
+"""The one place where a trio Stream meets the protocol."""

@@ -1,0 +1,95 @@
+"""What anybody may ask of a relay, and why. Each limit is enforced where the resource is used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from glide.errors import RelayRefused
+
+try:
+    import resource
+except ImportError:  # pragma: no cover - Windows
+    resource = None  # type: ignore[assignment]  # the one platform without it has no such limit either
+
+# Descriptors kept free for listeners, files and the partners of transfers that have begun.
+SPARE_DESCRIPTORS = 32
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Counts, bytes and seconds."""
+
+    # Connections that have not proved a key yet: each costs two X25519 operations at most, and ends in 30 s.
+    handshakes: int = 512
+    handshakes_per_address: int = 128
+    # One person's sending connections under one name, and the transfers, ringing or running, of one client.
+    sessions_per_name: int = 64
+    transfers_per_client: int = 32
+    # Messages that wait for one client to read them; a client that is this far behind is not reading.
+    outbox: int = 64
+    # A ticket is used at once: by a program, before any person is asked.
+    ticket_life: float = 20.0
+    # Bytes of one read, chunks waiting between the two tasks of a direction: with the one being read and the one
+    # being written at most 4 x 256 KiB a direction, 2 MiB a transfer.
+    chunk: int = 256 * 1024
+    chunks_waiting: int = 2
+    # After one side of a transfer has ended: to deliver each chunk still in the pipe, and for the other to end.
+    drain: float = 30.0
+    linger: float = 5.0
+    # A pipe through which nothing moves, not even the keepalives of the two ends, holds memory for nobody.
+    pipe_idle: float = 3600.0
+    # When both sides are told whom the relay waits for.
+    hint_after: float = 5.0
+
+
+class Admission:
+    """Counts the connections that have not proved a key, and all of them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._handshakes: Counter[str] = Counter()
+        self._open = 0
+        self._most_open = _most_descriptors()
+
+    def __repr__(self) -> str:
+        return f"<Admission: {self._open} open, {self._handshakes.total()} in handshake>"
+
+    @contextmanager
+    def connection(self) -> Iterator[None]:
+        """One open connection. Raises :class:`RelayRefused` when descriptors run low."""
+        if self._open >= self._most_open:
+            raise RelayRefused("too many connections")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    @contextmanager
+    def handshake(self, address: str) -> Iterator[None]:
+        """One handshake with ``address``. Raises :class:`RelayRefused`."""
+        if self._handshakes.total() >= self._limits.handshakes:
+            raise RelayRefused("too many connections are being set up")
+        if self._handshakes[address] >= self._limits.handshakes_per_address:
+            raise RelayRefused("too many connections are being set up from your address")
+        self._handshakes[address] += 1
+        try:
+            yield
+        finally:
+            self._handshakes[address] -= 1
+            if not self._handshakes[address]:
+                del self._handshakes[address]
+
+
+def _most_descriptors() -> int:
+    """How many connections fit this process, after asking for all the descriptors that it may have."""
+    if resource is None:
+        return 400  # pragma: no cover - select() on Windows takes 512
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and hard != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return max(soft - SPARE_DESCRIPTORS, 1)

@@ -1,0 +1,254 @@
+"""The relay's process: listeners, three nurseries, and how it ends.
+
+    accepting   one task a connection until it has proved a key (ten seconds a step)
+    control     one task a registered client
+    data        one task a data connection, and one a transfer
+
+A connection moves to its nursery once it is known what it is. To drain: new clients and pushes are refused, idle
+clients are told goodbye, tickets already given out are still taken; when none is left the listeners close, and the
+relay ends as soon as the data nursery is empty, or when the grace is over.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from glide import events
+from glide.crypto.identity import Identity
+from glide.errors import ConnectionLost, GlideError, RelayRefused, Unreachable
+from glide.net.connection import Connection, close_gently
+from glide.net.deadlines import Deadlines
+from glide.net.opening import respond, turn_away
+from glide.protocol import preface
+from glide.protocol.messages import Refused, Ticket
+from glide.protocol.preface import Purpose
+from glide.relay import session
+from glide.relay.limits import Admission, Limits
+from glide.relay.registry import LocalRegistry
+from glide.relay.session import ClientSession
+from glide.relay.transfer import Tickets
+from glide.text import printable
+
+log = logging.getLogger("glide.relay")
+
+GREETING = "Welcome to the server!"
+_BACKLOG = 1024
+# Running out of descriptors or memory slows new arrivals; it must not end the relay (R11).
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_ACCEPT_AGAIN = 0.1
+_PURPOSES = frozenset({Purpose.CONTROL, Purpose.DATA})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Seconds, and texts for people."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    greeting: str = GREETING
+    grace: float = 30.0
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    limits: Limits = field(default_factory=Limits)
+
+
+class Relay:
+    """One relay. ``report`` gets :mod:`glide.events`."""
+
+    def __init__(self, identity: Identity, config: Config, report: events.Report) -> None:
+        self.config = config
+        self.registry = LocalRegistry[ClientSession](config.limits.sessions_per_name)
+        self.cut = 0  # transfers that the grace did not last for
+        self._identity = identity
+        self._report = report
+        self._tickets = Tickets()
+        self._admission = Admission(config.limits)
+        self._sessions: set[ClientSession] = set()
+        self._draining = trio.Event()
+        self._transfers = 0
+        self._settled = trio.Event()  # set while draining, whenever a transfer's tickets may have been used up
+        self._control: trio.Nursery
+        self._data: trio.Nursery
+
+    def __repr__(self) -> str:
+        return f"<Relay {self.config.host}:{self.config.port}: {self.registry!r}, {self._transfers} transfers>"
+
+    def drain(self) -> None:
+        """Begin to end; :meth:`serve` returns when it is done. Calling it again changes nothing."""
+        self._draining.set()
+
+    async def serve(self, *, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen and serve until drained; reports the host and port that were bound.
+
+        Raises :class:`Unreachable` if the address cannot be had. Cancelled, everything ends at once.
+        """
+        listeners = await self._listen()
+        bound = listeners[0].socket.getsockname()
+        async with trio.open_nursery() as self._data, trio.open_nursery() as self._control:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    accepting.start_soon(self._accept, listener, accepting)
+                self._report(events.Listening(self.config.host, bound[1], self._identity.public))
+                task_status.started((self.config.host, bound[1]))
+                await self._draining.wait()
+                self._data.cancel_scope.deadline = trio.current_time() + self.config.grace
+                for each in list(self._sessions):
+                    each.leave_when_idle()
+                with trio.CancelScope(deadline=self._data.cancel_scope.deadline):
+                    await self._tickets_used()
+                accepting.cancel_scope.cancel()
+            # Clients in a transfer stay registered until it is done; the others have been told goodbye.
+            self._control.cancel_scope.deadline = self._data.cancel_scope.deadline
+        self.cut = self._transfers
+
+    async def _listen(self) -> list[trio.SocketListener]:
+        try:
+            found = await trio.open_tcp_listeners(self.config.port, host=self.config.host, backlog=_BACKLOG)
+            # A name with several addresses: one free port each would be as many ports.
+            for extra in found[1:] if self.config.port == 0 else ():
+                await extra.aclose()
+            return found[:1] if self.config.port == 0 else found
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise Unreachable(
+                f"Cannot listen on {printable(self.config.host)}:{self.config.port}: {reason}.",
+                next="Choose another --port (0 takes a free one) or --host.",
+            ) from None
+
+    async def _tickets_used(self) -> None:
+        while len(self._tickets):
+            self._settled = trio.Event()
+            await self._settled.wait()
+
+    # --- a connection ---
+
+    async def _accept(self, listener: trio.SocketListener, accepting: trio.Nursery) -> None:
+        """Start a task for each connection. (trio.serve_listeners would close it with the task that greets it.)"""
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in _OUT_OF_RESOURCES:
+                        raise
+                    log.warning("cannot accept more connections: %s", error.strerror)
+                    await trio.sleep(_ACCEPT_AGAIN)
+                else:
+                    accepting.start_soon(self._greet, stream)
+
+    async def _greet(self, stream: trio.SocketStream) -> None:
+        """Find out what a new connection is, and hand it to its nursery."""
+        address = _address(stream)
+        deadlines = self.config.deadlines
+        try:
+            with self._admission.connection(), self._admission.handshake(_host(stream)):
+                connection, purpose, _ = await respond(
+                    stream, _PURPOSES, self._identity, peer=address, deadlines=deadlines, check=_anybody
+                )
+        except RelayRefused as error:
+            log.warning("%s turned away: %s", address, error)
+            await turn_away(stream, preface.busy(error.what), deadlines)
+            return
+        except GlideError as error:
+            # Once and in one line: a port scanner must not fill the log.
+            log.info("%s refused: %s", address, error.what)
+            await trio.aclose_forcefully(stream)
+            return
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        nursery, serve = (
+            (self._control, self._serve_control) if purpose is Purpose.CONTROL else (self._data, self._serve_data)
+        )
+        nursery.start_soon(self._guarded, serve, connection, address)
+
+    async def _guarded(
+        self, serve: Callable[[Connection, str], Awaitable[None]], connection: Connection, address: str
+    ) -> None:
+        """Whatever happens to one connection ends that connection alone."""
+        try:
+            with self._admission.connection():
+                await serve(connection, address)
+        except ConnectionLost:
+            pass
+        except GlideError as error:
+            log.info("%s ended: %s", address, error.what)
+        except Exception:
+            log.exception("%s ended by a fault of the relay", address)
+        finally:
+            await trio.aclose_forcefully(connection.stream)
+
+    async def _serve_control(self, connection: Connection, address: str) -> None:
+        @asynccontextmanager
+        async def registered(client: ClientSession) -> AsyncIterator[None]:
+            self._sessions.add(client)
+            if client.name is not None:
+                self._report(events.Connected(client.name, address))
+            try:
+                yield
+            finally:
+                self._sessions.discard(client)
+                if client.name is not None:
+                    self._report(events.Disconnected(client.name, address))
+
+        await session.run(
+            connection,
+            self.registry,
+            self._tickets,
+            self._spawn_transfer,
+            self._draining,
+            self.config.limits,
+            self.config.greeting,
+            registered,
+        )
+
+    async def _serve_data(self, connection: Connection, address: str) -> None:
+        connection.patience = connection.deadlines.handshake
+        ticket = await connection.receive()
+        assert isinstance(ticket, Ticket), "the tables allow nothing else first"
+        try:
+            seat = self._tickets.redeem(ticket.ticket, connection.peer_key)
+            self._settled.set()
+            await seat.transfer.take_part(seat.end, connection)
+        except RelayRefused as error:
+            await connection.send(Refused(code=error.code, message=error.what))
+            await connection.say_why(error)
+        else:
+            await close_gently(connection.stream, self.config.limits.linger)
+
+    def _spawn_transfer(self, own: Callable[[], Awaitable[None]]) -> None:
+        self._transfers += 1
+
+        async def task() -> None:
+            try:
+                await own()
+            finally:
+                self._settled.set()
+            self._transfers -= 1  # not when it was cut
+
+        self._data.start_soon(task)
+
+
+def _anybody(key: bytes) -> None:
+    """A relay takes any key; what a key may do is decided where it is asked for."""
+
+
+def _host(stream: trio.SocketStream) -> str:
+    """The address that limits are counted by."""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return "gone"
+
+
+def _address(stream: trio.SocketStream) -> str:
+    try:
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:
+        return "gone"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

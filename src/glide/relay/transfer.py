@@ -1,0 +1,134 @@
+"""One transfer at the relay: two tickets, two data connections that come with them, one pipe.
+
+A ticket is 128 random bits, for one side of one transfer and one key, used once, and gone when its time is over. The
+table of tickets is the only thing that a data connection can find its transfer by.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import trio
+
+from glide.errors import ConnectionLost, RelayRefused
+from glide.net.connection import Connection
+from glide.protocol.messages import Joined
+from glide.relay.limits import Limits
+from glide.relay.pipe import End, Pipe
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What a ticket stands for."""
+
+    transfer: Transfer
+    end: End
+    key: bytes
+
+
+class Tickets:
+    """The tickets that have been given out and not yet been used."""
+
+    def __init__(self) -> None:
+        self._seats: dict[bytes, Seat] = {}
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    @contextmanager
+    def issue(self, *seats: Seat) -> Iterator[list[bytes]]:
+        """A ticket for each seat, good while the block runs."""
+        tickets = [secrets.token_bytes(16) for _ in seats]
+        self._seats.update(zip(tickets, seats, strict=True))
+        try:
+            yield tickets
+        finally:
+            for ticket in tickets:
+                self._seats.pop(ticket, None)
+
+    def redeem(self, ticket: bytes, key: bytes) -> Seat:
+        """The seat of ``ticket``, which is used up by that. Raises :class:`RelayRefused` (R9)."""
+        seat = self._seats.get(ticket)
+        if seat is None or seat.key != key:
+            raise RelayRefused("That ticket is not valid: it was used, has expired, or was given to another key.")
+        return self._seats.pop(ticket)
+
+
+class Transfer:
+    """From the push until both data connections have ended."""
+
+    def __init__(self, sender: bytes, receiver: bytes, limits: Limits) -> None:
+        self.pipe = Pipe(limits)
+        self.seats = (Seat(self, self.pipe.sender, sender), Seat(self, self.pipe.receiver, receiver))
+        self._limits = limits
+        self._arrived = 0
+        self._left = 0
+        self._both_here = trio.Event()
+        self._called_off = trio.Event()
+        # What the sender is told if it does not take place: a code of glide.errors, and words.
+        self.problem = ("declined", "did not come to take it")
+        self._over = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Transfer: {self._arrived} arrived, {self._left} left, {self.pipe!r}>"
+
+    def call_off(self, code: str, message: str) -> None:
+        """The receiver is not coming, and says why."""
+        if not self._both_here.is_set():
+            self.problem = (code, message)
+            self._called_off.set()
+
+    async def own(
+        self, tickets: Tickets, announce: Callable[[list[bytes]], bool], tell: Callable[[str, int], None]
+    ) -> bool:
+        """Be the task that this transfer belongs to; True if it took place.
+
+        Gives out the tickets through ``announce``, waits for both sides, watches the pipe, and returns when both have
+        ended. What is left of a transfer that never came together is undone here.
+        """
+        with tickets.issue(*self.seats) as issued:
+            if announce(issued):
+                with trio.move_on_after(self._limits.ticket_life):
+                    await self._joined_or_not()
+        if not self._both_here.is_set():
+            self._called_off.set()
+            return False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.pipe.watch, tell)
+            await self._over.wait()
+            nursery.cancel_scope.cancel()
+        return True
+
+    async def _joined_or_not(self) -> None:
+        """Wait until both sides are here, or it is known that they will not be."""
+        async with trio.open_nursery() as nursery:
+
+            async def until(event: trio.Event) -> None:
+                await event.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until, self._both_here)
+            nursery.start_soon(until, self._called_off)
+
+    async def take_part(self, end: End, connection: Connection) -> None:
+        """Be one side: wait for the other, then carry bytes until the end. Raises :class:`RelayRefused`."""
+        self._arrived += 1
+        if self._arrived == 2:
+            self._both_here.set()
+        try:
+            await self._joined_or_not()
+            if not self._both_here.is_set():
+                raise RelayRefused("The other side of this transfer did not come.")
+            await connection.send(Joined())
+            stream, rest = connection.detach()
+            await end.run(stream, rest)
+        except ConnectionLost:
+            pass
+        finally:
+            end.abandon()
+            self._left += 1
+            if self._left == 2:
+                self._over.set()

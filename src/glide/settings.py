@@ -1,0 +1,201 @@
+"""Settings: a flag, or else the environment, or else ``config.toml``, or else the default.
+
+Every setting has one name; ``--ask-timeout`` is ``GLIDE_ASK_TIMEOUT`` and ``ask-timeout = "5m"`` in the file. An
+unknown key in the file is an error that names it, so that a typing mistake does not pass for a choice.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from glide.errors import FileError, UsageError
+from glide.text import parse_duration, printable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a setting is read from text, and what it is if nobody set it."""
+
+    parse: Callable[[str], Any]
+    default: Any
+    many: bool = False
+
+
+def _boolean(text: str) -> bool:
+    match text.lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off" | "":
+            return False
+    raise ValueError(f"{text!r} is neither yes nor no")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{port} is no port; ports are 0 to 65535")
+    return port
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+SETTINGS: dict[str, Setting] = {
+    "relay": Setting(str, "127.0.0.1:8080"),
+    "as": Setting(str, None),
+    "into": Setting(str, "."),
+    "accept": Setting(_choice("ask", "known", "all"), "ask"),
+    "from": Setting(str, (), many=True),
+    "once": Setting(_boolean, False),
+    "allow-hidden": Setting(_boolean, False),
+    "no-fsync": Setting(_boolean, False),
+    "message": Setting(str, ""),
+    "filename": Setting(str, None),
+    "idle": Setting(parse_duration, 60.0),
+    "ask-timeout": Setting(parse_duration, 300.0),
+    "host": Setting(str, "127.0.0.1"),
+    "port": Setting(_port, 8080),
+    "greeting": Setting(str, "Welcome to the server!"),
+    "grace": Setting(parse_duration, 30.0),
+    "json": Setting(_boolean, False),
+    "quiet": Setting(_boolean, False),
+    "verbose": Setting(_boolean, False),
+    # Without flags: deadlines that only a test, or somebody with a very odd network, has reason to change.
+    "handshake-timeout": Setting(parse_duration, 10.0),
+    "keepalive": Setting(parse_duration, 30.0),
+    "lost-after": Setting(parse_duration, 90.0),
+}
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return "GLIDE_" + name.upper().replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where this person's files are: all under ``GLIDE_HOME``, or in the platform's own places."""
+
+    config: Path
+    state: Path
+
+    @classmethod
+    def find(cls, environment: Mapping[str, str] = os.environ) -> Home:
+        if home := environment.get("GLIDE_HOME"):
+            return cls(Path(home), Path(home))
+        import platformdirs
+
+        return cls(
+            Path(platformdirs.user_config_dir("glide", appauthor=False)),
+            Path(platformdirs.user_state_dir("glide", appauthor=False)),
+        )
+
+    @property
+    def config_file(self) -> Path:
+        return self.config / "config.toml"
+
+    @property
+    def identity(self) -> Path:
+        return self.config / "identity"
+
+    @property
+    def relay_identity(self) -> Path:
+        """A relay's key is not a person's: one machine may be both."""
+        return self.config / "relay-identity"
+
+    @property
+    def known(self) -> Path:
+        return self.state / "known.json"
+
+
+class Settings:
+    """The settings of one command. ``flags`` holds what was given on the command line, None for what was not."""
+
+    def __init__(self, flags: Mapping[str, Any], home: Home, environment: Mapping[str, str] = os.environ) -> None:
+        self.home = home
+        self._flags = flags
+        self._environment = environment
+        self._file = _load(home.config_file)
+
+    def __getitem__(self, name: str) -> Any:
+        """The value that counts. Raises :class:`UsageError` if it cannot be read, saying where it stands."""
+        setting = SETTINGS[name]
+        given = self._flags.get(name)
+        if given is not None and given != []:
+            return self._parse(setting, given, f"--{name}")
+        text = self._environment.get(variable(name))
+        if text is not None:
+            return self._parse(setting, text.split(",") if setting.many else text, variable(name))
+        if name in self._file:
+            return self._parse(setting, self._file[name], f"{name!r} in {self.home.config_file}")
+        return setting.default
+
+    @staticmethod
+    def _parse(setting: Setting, value: Any, where: str) -> Any:
+        try:
+            if setting.many:
+                return tuple(setting.parse(str(each)) for each in (value if isinstance(value, list) else [value]))
+            return setting.parse(str(value))
+        except (ValueError, UsageError) as error:
+            raise UsageError(f"{where}: {printable(str(error))}") from None
+
+    def save(self, name: str, value: str) -> None:
+        """Write one setting into ``config.toml``, leaving all else in it as it is. Raises :class:`FileError`."""
+        import tomlkit
+
+        path = self.home.config_file
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            document = tomlkit.parse(text)
+            document[name] = value
+            fresh = path.with_name(f".{path.name}.{os.getpid()}")
+            fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
+            os.replace(fresh, path)
+        except OSError as error:
+            raise FileError(
+                f"{path} cannot be written: {error.strerror}.", "The setting was not saved.", "Check its permissions."
+            ) from None
+        self._file[name] = value
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The settings in ``path``; none if there is no such file."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not TOML: {error}.", next="Mend it, or move it away.") from None
+    for key in found:
+        if key not in SETTINGS:
+            from difflib import get_close_matches
+
+            close = get_close_matches(key, SETTINGS, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"The settings are: {', '.join(SETTINGS)}."
+            raise UsageError(f"{path} has an unknown setting: {printable(key, 40)!r}.", next=hint)
+    return found
+
+
+def login() -> str:
+    """The login name, or an empty string where there is none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

@@ -1,0 +1,285 @@
+"""The receiver's half of a transfer; the sender's, and the order of messages, stand in ``sending``.
+
+Two tasks: one takes records from the network and opens them, one hashes and writes in a thread, and acknowledges.
+A channel of two batches lies between them: a disk that stops stops the network, and with it the sender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import blake3
+import trio
+
+from glide import events
+from glide.errors import (
+    Cancelled,
+    ConnectionLost,
+    Declined,
+    GlideError,
+    IntegrityError,
+    ProtocolError,
+    Stalled,
+    from_code,
+    one_error,
+)
+from glide.net.connection import Connection, explained
+from glide.net.deadlines import IdleDeadline, idle_deadline
+from glide.protocol.frames import Data
+from glide.protocol.messages import Abort, Accept, Ack, Decline, Digests, End, Item, Offer, Receipt
+from glide.text import duration, printable
+from glide.transfer.landing import BadName, Destination, Partial, check_name
+from glide.transfer.manifest import whole
+from glide.transfer.sending import Hint, Outcome, Terms
+
+# Bytes that go to the disk in one thread call.
+BATCH = 1024 * 1024
+
+# Bytes are synced, and then acknowledged, at the latest after so many bytes or seconds: often enough for a true
+# progress bar, seldom enough that a disk's flush costs little.
+SYNC_BYTES = 32 * BATCH
+SYNC_SECONDS = 1.0
+
+# Says yes by returning where to put the files, or no by raising; may ask a person.
+Decide = Callable[[Offer], Awaitable[Destination]]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Who sends, under which transfer."""
+
+    transfer: bytes
+    sender: str
+
+
+async def receive(
+    connection: Connection,
+    arrival: Arrival,
+    decide: Decide,
+    *,
+    sync: bool,
+    terms: Terms,
+    hint: Hint,
+    report: events.Report,
+) -> Outcome:
+    """Take the offer, ask ``decide``, and receive what was accepted; returns once it stands under its name.
+
+    Raises a :class:`GlideError`, after the sender was told why if it could be; nothing is left under a final name
+    or a temporary one. Cancelled, it does the same.
+    """
+    sender = arrival.sender
+    async with explained(connection, "The receiver stopped it."), trio.open_nursery() as nursery:
+        nursery.start_soon(connection.keep_alive)
+        offer = await _offer(connection, sender)
+        destination = await _decided(connection, sender, decide, offer)
+        with destination:
+            await connection.send(Accept())
+            connection.wait_at_least(terms.idle)
+            stream = _Stream(connection, arrival, offer.items[0], destination, sync, terms, hint, report)
+            outcome = await stream.run()
+        nursery.cancel_scope.cancel()
+    return outcome
+
+
+async def _offer(connection: Connection, sender: str) -> Offer:
+    """The sender's offer, its names checked (F1): a bad one is refused whole, before anybody is asked."""
+    with trio.move_on_after(connection.deadlines.handshake):
+        match await connection.receive():
+            case Offer() as offer:
+                try:
+                    for item in offer.items:
+                        check_name(item.name)
+                except BadName as error:
+                    said = f"The offer was refused whole: {error}."
+                    await connection.send(Decline(code=Declined.code, message=said))
+                    raise Declined(
+                        f"{sender} offered a file whose name no honest sender offers: {error}.", _NOTHING
+                    ) from None
+                return offer
+            case Abort(code=code, message=said):
+                raise from_code(code, Cancelled)(f"{sender} withdrew: {printable(said, 400)}", _NOTHING)
+    raise Stalled(f"{sender} made no offer within {connection.deadlines.handshake:.0f} s.", _NOTHING)
+
+
+async def _decided(connection: Connection, sender: str, decide: Decide, offer: Offer) -> Destination:
+    """What ``decide`` says, unless the sender goes away meanwhile. A no is passed on."""
+    decided: Destination | None = None
+    with one_error():
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                match await connection.receive():
+                    case Abort(code=code, message=said):
+                        raise from_code(code, Cancelled)(f"{sender} withdrew: {printable(said, 400)}", _NOTHING)
+
+            nursery.start_soon(watch)
+            try:
+                decided = await decide(offer)
+            except GlideError as error:
+                await connection.send(Decline(code=error.code, message=str(error)[:400]))
+                raise
+            nursery.cancel_scope.cancel()
+    assert decided is not None, "decide returned"
+    return decided
+
+
+class _Stream:
+    """One accepted transfer at its receiver."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        arrival: Arrival,
+        item: Item,
+        destination: Destination,
+        sync: bool,
+        terms: Terms,
+        hint: Hint,
+        report: events.Report,
+    ) -> None:
+        self._connection = connection
+        self._arrival = arrival
+        self._item = item
+        self._destination = destination
+        self._sync = sync
+        self._terms = terms
+        self._hint = hint
+        self._report = report
+        self._hasher = blake3.blake3()
+        self._written = 0
+        self._acknowledged = 0
+        self._writing = False
+
+    async def run(self) -> Outcome:
+        self._progress()
+        with (
+            idle_deadline(self._terms.idle, self._blame) as idle,
+            self._destination.create() as partial,
+            one_error(),
+        ):
+            full_in, full_out = trio.open_memory_channel[list[memoryview]](2)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, partial, full_out, idle)
+                digest = await self._take_in(full_in, idle)
+            return await self._finish(partial, digest)
+
+    async def _take_in(self, full: trio.MemorySendChannel[list[memoryview]], idle: IdleDeadline) -> bytes:
+        """Gather what arrives into batches until the digests come; the item's digest."""
+        batch: list[memoryview] = []
+        gathered = total = 0
+        async with full:
+            while True:
+                match await self._connection.receive():
+                    case Data(view=view):
+                        idle.touch()
+                        batch.append(view)
+                        gathered += len(view)
+                        total += len(view)
+                        if total > self._item.size:
+                            raise ProtocolError(f"{self._arrival.sender} sent more than the offer said.", _NOTHING)
+                        if gathered >= BATCH or not self._connection.ready:
+                            await full.send(batch)
+                            batch, gathered = [], 0
+                    case Digests(digests=(digest,)) if total == self._item.size:
+                        if batch:
+                            await full.send(batch)
+                        return digest
+                    case Abort(code=code, message=said):
+                        raise from_code(code, Cancelled)(
+                            f"{self._arrival.sender} stopped it: {printable(said, 400)}", _NOTHING
+                        )
+                    case other:
+                        raise ProtocolError(
+                            f"{self._arrival.sender} said {type(other).__name__} after {total} of "
+                            f"{self._item.size} bytes.",
+                            _NOTHING,
+                        )
+
+    async def _write(
+        self, partial: Partial, full: trio.MemoryReceiveChannel[list[memoryview]], idle: IdleDeadline
+    ) -> None:
+        """Hash, write and sync, each batch in one thread call; acknowledge what is durable."""
+
+        def store(batch: list[memoryview], sync: bool) -> None:
+            for piece in batch:
+                self._hasher.update(piece)
+            partial.write(batch)
+            if sync:
+                partial.sync()
+
+        synced_at = trio.current_time()
+        async for batch in full:
+            count = sum(map(len, batch))
+            waiting = self._written + count - self._acknowledged
+            due = waiting >= SYNC_BYTES or trio.current_time() - synced_at >= SYNC_SECONDS
+            self._writing = True
+            await trio.to_thread.run_sync(store, batch, due and self._sync)
+            self._writing = False
+            self._written += count
+            idle.touch()
+            if due:
+                synced_at = trio.current_time()
+                await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        self._acknowledged = self._written
+        self._progress()
+        await self._connection.send(Ack(bytes=self._written))
+
+    def _progress(self) -> None:
+        self._report(events.Progress(self._arrival.transfer, self._acknowledged, self._item.size))
+
+    async def _finish(self, partial: Partial, announced: bytes) -> Outcome:
+        """Check the digests, give the file its name, confirm."""
+        digest = self._hasher.digest()
+        match await self._connection.receive():
+            case End() as end:
+                pass
+            case Abort(code=code, message=said):
+                raise from_code(code, Cancelled)(f"{self._arrival.sender} stopped it: {printable(said, 400)}", _NOTHING)
+            case other:
+                raise ProtocolError(f"{self._arrival.sender} said {type(other).__name__} for End.", _NOTHING)
+        if announced != digest or (end.bytes, end.digest) != (self._written, whole([digest])):
+            raise IntegrityError(
+                f"What arrived from {self._arrival.sender} is not what was sent: the digests differ.",
+                _NOTHING,
+                "Send it again.",
+            )
+        # Not to be interrupted: once the name is there, the receipt says so.
+        with trio.CancelScope(shield=True) as landing:
+            landing.deadline = trio.current_time() + (self._terms.idle or float("inf"))
+            path = await trio.to_thread.run_sync(lambda: partial.land(self._item.name, sync=self._sync))
+            transfer, size = self._arrival.transfer, self._item.size
+            self._acknowledged = self._written
+            self._progress()
+            self._report(events.Saved(transfer, str(path), size, digest))
+            try:
+                with trio.move_on_after(self._connection.deadlines.handshake):
+                    await self._connection.send(Receipt(items=1, bytes=size, digest=end.digest))
+                    await self._connection.receive()  # Done; the tables allow nothing else
+            except ConnectionLost:
+                pass  # the file is here, whatever the sender knows of it
+        self._report(events.Received(transfer, self._arrival.sender, 1, size))
+        return Outcome(1, size, end.digest)
+
+    def _blame(self) -> Stalled:
+        sender, heard = self._arrival.sender, trio.current_time() - self._connection.last_heard
+        if self._writing:
+            why = f"your disk did not take what arrived (into {printable(str(self._destination.path))})"
+        elif self._hint() == "receiver":
+            why = "the relay could not pass on what it has: the network between the relay and you is stuck"
+        elif self._hint() == "sender":
+            why = f"nothing came from the sender ({sender}) to the relay"
+        elif heard < self._terms.idle:
+            why = f"the sender ({sender}) is there but sends nothing"
+        else:
+            why = f"nothing came from the sender ({sender}), and the relay did not say why"
+        return Stalled(
+            f"The transfer from {sender} stalled for {duration(self._terms.idle)}: {why}.",
+            _NOTHING,
+            "It can be sent again; allow longer pauses with --idle.",
+        )
+
+
+_NOTHING = "Nothing was kept."

@@ -1,0 +1,1 @@
+"""The tests, which mirror the package; each file reads as the specification of one module."""
