@@ -1,6 +1,6 @@
 """The drawing of the architecture, asserted: which package may import which.
 
-    cli  ->  client, relay  ->  transfer, people  ->  net  ->  crypto, protocol  ->  errors
+cli  ->  client, relay  ->  transfer, people  ->  net  ->  crypto, protocol  ->  errors
 """
 
 from __future__ import annotations

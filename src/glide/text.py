@@ -16,6 +16,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_LONGEST = 366 * 86400.0
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -47,7 +48,7 @@ def _escaped(character: str) -> str:
 def size(count: float) -> str:
     """A number of bytes for people, in binary units: ``1.4 GiB``."""
     for unit in _UNITS:
-        if count < 1024 or unit == _UNITS[-1]:
+        if count < 1023.95 or unit == _UNITS[-1]:  # so that rounding never shows 1024.0
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     raise AssertionError("the last unit takes any number")  # pragma: no cover - the loop always returns
@@ -74,6 +75,6 @@ def parse_duration(text: str) -> float:
             break
         total += float(number) * _SECONDS[unit or "s"]
         at = match.end()
-    if not text or at != len(text):
-        raise ValueError(f"{text!r} is no duration; write it like 90s, 5m or 2h")
+    if not text or at != len(text) or total > _LONGEST:
+        raise ValueError(f"{text!r} is no duration; write it like 90s, 5m or 2h, up to a year")
     return total

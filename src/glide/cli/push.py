@@ -44,8 +44,8 @@ def push(
         )  # fmt: skip  # every flag of the verb, and nothing else
         renderer.json, renderer.quiet, renderer.verbose = chosen["json"], chosen["quiet"], chosen["verbose"]
         to = parse(name)
-        if len(chosen["message"]) > 400:
-            raise UsageError("--message: 400 characters at most.")
+        if len(chosen["message"]) > 400 or any("\ud800" <= c <= "\udfff" for c in chosen["message"]):
+            raise UsageError("--message: 400 characters of UTF-8 at most.")
         me = options.me(chosen)
         mine = names.mine(chosen, me.identity.public, ask=False)
         parcel = client.Parcel(

@@ -52,6 +52,7 @@ async def as_sender(stream: trio.abc.HalfCloseableStream, already: bytes, terms:
         deadlines=me.deadlines,
         check=lambda key: _expect(key, terms.receiver_key, terms.receiver),
         parts=terms.prologue,
+        mine=FEATURES,
         already=already,
     )
     return connection

@@ -70,8 +70,11 @@ class Handshake:
         return bytes(key) if key is not None else None
 
     def write(self, payload: bytes = b"") -> bytes:
-        """Our next handshake message."""
-        return bytes(self._noise.write_message(payload))
+        """Our next handshake message. Raises :class:`IntegrityError` if the peer's last one held a useless key."""
+        try:
+            return bytes(self._noise.write_message(payload))
+        except ValueError:
+            raise _failed() from None
 
     def read(self, message: bytes) -> bytes:
         """The payload of the peer's next message. Raises :class:`IntegrityError` for anything that is not it."""
@@ -79,11 +82,7 @@ class Handshake:
             return bytes(self._noise.read_message(bytes(message)))
         except (InvalidTag, NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError, ValueError):
             # ValueError: too short, or a point of low order, which makes the shared secret all zeros.
-            raise IntegrityError(
-                "The handshake did not come out: somebody between the two ends changed it, or they do not "
-                "mean the same transfer.",
-                "Nothing was transferred.",
-            ) from None
+            raise _failed() from None
 
     def finish(self) -> Secrets:
         """The secrets. The handshake object is of no use after this."""
@@ -92,6 +91,14 @@ class Handshake:
         protocol = self._noise.noise_protocol
         send, receive = protocol.cipher_state_encrypt.k, protocol.cipher_state_decrypt.k
         return Secrets(bytes(send), bytes(receive), peer, bytes(self._noise.get_handshake_hash()))
+
+
+def _failed() -> IntegrityError:
+    return IntegrityError(
+        "The handshake did not come out: somebody between the two ends changed it, or they do not mean the same "
+        "transfer.",
+        "Nothing was transferred.",
+    )
 
 
 def prologue(opening: bytes, *parts: bytes) -> bytes:

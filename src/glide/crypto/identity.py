@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import os
 import secrets
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def parse_key(text: str) -> bytes:
 
 
 def fingerprint(key: bytes) -> str:
-    """100 bits of the key's SHA-256, short enough to read aloud: ``abcd-efgh-ijkl-mnop-qrst``."""
+    """100 bits of the SHA-256 of ``glide key `` and the key, in five groups to read aloud."""
     text = base64.b32encode(hashlib.sha256(b"glide key " + key).digest()).decode().lower()[:20]
     return "-".join(text[i : i + 4] for i in range(0, 20, 4))
 
@@ -68,14 +69,14 @@ def load_or_create(path: Path) -> Identity:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(key_text(Identity.generate().private) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
             try:
+                with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                    file.write(key_text(Identity.generate().private) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
                 os.link(fresh, path)
             except FileExistsError:
-                pass
+                pass  # somebody else was first
             finally:
                 fresh.unlink()
             return _load(path)
@@ -88,6 +89,9 @@ def load_or_create(path: Path) -> Identity:
 
 
 def _load(path: Path) -> Identity:
+    mode = path.stat().st_mode
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & 0o077:
+        path.chmod(0o600)  # copied or restored carelessly: a secret is nobody else's to read
     text = path.read_text(encoding="ascii", errors="replace")
     try:
         return Identity.from_private(parse_key(text))

@@ -119,6 +119,7 @@ class Opener:
         self._cipher = _Cipher(key)
         self._partial = bytearray()
         self._view = memoryview(b"")
+        self._spoilt = False  # a record did not open: no later one does
 
     @property
     def between_records(self) -> bool:
@@ -129,13 +130,6 @@ class Opener:
         """Take the next bytes of the stream. The piece must not change until :meth:`next` has returned None."""
         assert not self._view, "the last piece is not used up"
         self._view = memoryview(piece)
-
-    @property
-    def ready(self) -> bool:
-        """True if a whole record is at hand, so that :meth:`next` will not ask for more bytes."""
-        have = bytes(self._partial[:LENGTH]) + bytes(self._view[:LENGTH])
-        total = len(self._partial) + len(self._view)
-        return total >= LENGTH and total >= LENGTH + int.from_bytes(have[:LENGTH], "big")
 
     def next(self) -> bytes | None:
         """The plaintext of the next record; None if more bytes are needed.
@@ -175,9 +169,13 @@ class Opener:
         return len(self._partial) >= wanted
 
     def _open(self, sealed: memoryview) -> bytes:
+        nonce = self._cipher.nonce()  # first: it may renew the key
         try:
-            return self._cipher.aead.decrypt(self._cipher.nonce(), sealed, None)
+            if self._spoilt:
+                raise InvalidTag
+            return self._cipher.aead.decrypt(nonce, sealed, None)
         except InvalidTag:
+            self._spoilt = True
             raise IntegrityError(
                 "What arrived is not what was sent: a record was changed, dropped, repeated or moved on its way.",
                 "Nothing that did not check out was kept under a final name.",

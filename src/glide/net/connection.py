@@ -114,11 +114,6 @@ class Connection:
 
     # --- receiving ---
 
-    @property
-    def ready(self) -> bool:
-        """True if :meth:`receive` has something at hand. False does not say that it will wait."""
-        return self._opener.ready
-
     async def receive(self) -> Message | Data:
         """The next message, or the next piece of file bytes (a view that stays valid).
 

@@ -171,7 +171,7 @@ class Decoder:
         _, length = HEADER.unpack_from(self._partial)
         return HEADER.size + int(length) - len(self._partial)
 
-    def _complete(self) -> Frame | None:
+    def _complete(self) -> Frame | Data | None:
         """Called when what was wanted is there: check a header, or hand out a frame."""
         kind, length = HEADER.unpack_from(self._partial)
         if len(self._partial) == HEADER.size:
@@ -183,7 +183,8 @@ class Decoder:
             if kind == Kind.DATA:
                 self._partial.clear()
                 self._data_left = length
-                return None
+                # An empty one is handed on too: the state tables have to see it.
+                return None if length else Data(memoryview(b""))
             if length:
                 return None
         frame = Frame(kind, bytes(self._partial[HEADER.size :]))

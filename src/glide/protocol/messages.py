@@ -23,8 +23,8 @@ TicketCode = Annotated[bytes, Meta(min_length=16, max_length=16)]  # 128 random 
 TransferId = Annotated[bytes, Meta(min_length=16, max_length=16)]  # 128 random bits, chosen by the sender
 Text = Annotated[str, Meta(max_length=400)]  # for people; at most 1,600 bytes of UTF-8
 Code = Annotated[str, Meta(max_length=32)]  # a word of glide.errors
-Feature = Annotated[str, Meta(max_length=32)]
-Features = Annotated[tuple[Feature, ...], Meta(max_length=32)]
+Feature = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,16}\Z")]
+Features = Annotated[tuple[Feature, ...], Meta(max_length=16)]
 # Sizes stay below 2^63 so that they fit a signed 64-bit integer wherever a client is written.
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 

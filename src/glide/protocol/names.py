@@ -25,7 +25,7 @@ _MOST_COMPARED = 1000
 def parse(text: str) -> str:
     """The name that ``text`` spells. Raises :class:`UsageError` if it is none."""
     name = text.removeprefix("@").lower()
-    if _VALID.match(name):
+    if text.isascii() and _VALID.match(name):  # the Kelvin sign, for one, is a k in lower case
         return name
     if not name:
         problem = "A name cannot be empty."

@@ -56,7 +56,8 @@ def refusal(why: str) -> bytes:
 
 
 def _line(word: bytes, why: str) -> bytes:
-    return (b"glide/%d %s %s" % (VERSION, word, why.encode("ascii", "replace")))[: LONGEST_LINE - 1] + b"\n"
+    text = why.replace("\n", " ").encode("ascii", "replace")
+    return (b"glide/%d %s %s" % (VERSION, word, text))[: LONGEST_LINE - 1] + b"\n"
 
 
 def parse_opening(line: bytes) -> Purpose:
@@ -92,7 +93,7 @@ def check_answer(line: bytes, peer: str) -> None:
             "Check the host and port; `glide serve` prints them.",
         )
     said = printable((match[3] or b"").decode("ascii", "replace"), LONGEST_LINE)
-    if match[2] == b"refused":
+    if match[2] == b"refused" or (match[2] == b"ok" and int(match[1]) != VERSION):
         raise NotGlide(
             f"{peer} cannot talk to this glide (it speaks version {match[1].decode()} of the protocol, "
             f"this one {VERSION}): {said}.",

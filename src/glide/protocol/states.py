@@ -95,7 +95,8 @@ TABLE: dict[State, dict[tuple[Side, Kind], State]] = {
         (_I, Kind.ABORT): State.CLOSED,
         (_R, Kind.ABORT): State.CLOSED,
     },
-    State.CONFIRMED: {(_I, Kind.DONE): State.CLOSED},
+    # An Abort here has crossed the receipt on its way: too late to matter.
+    State.CONFIRMED: {(_I, Kind.DONE): State.CLOSED, (_I, Kind.ABORT): State.CLOSED},
     State.CLOSED: {},
 }
 

@@ -33,8 +33,9 @@ from glide.transfer.landing import BadName, Destination, Partial, check_name
 from glide.transfer.manifest import whole
 from glide.transfer.sending import Hint, Outcome, Terms
 
-# Bytes that go to the disk in one thread call.
+# Bytes that go to the disk in one thread call; fewer where the network takes longer than this to bring them.
 BATCH = 1024 * 1024
+BATCH_SECONDS = 0.5
 
 # Bytes are synced, and then acknowledged, at the latest after so many bytes or seconds: often enough for a true
 # progress bar, seldom enough that a disk's flush costs little.
@@ -168,19 +169,21 @@ class _Stream:
         """Gather what arrives into batches until the digests come; the item's digest."""
         batch: list[memoryview] = []
         gathered = total = 0
+        begun = trio.current_time()
         async with full:
             while True:
                 match await self._connection.receive():
                     case Data(view=view):
-                        idle.touch()
+                        if view:
+                            idle.touch()
                         batch.append(view)
                         gathered += len(view)
                         total += len(view)
                         if total > self._item.size:
                             raise ProtocolError(f"{self._arrival.sender} sent more than the offer said.", _NOTHING)
-                        if gathered >= BATCH or not self._connection.ready:
+                        if gathered >= BATCH or trio.current_time() - begun >= BATCH_SECONDS:
                             await full.send(batch)
-                            batch, gathered = [], 0
+                            batch, gathered, begun = [], 0, trio.current_time()
                     case Digests(digests=(digest,)) if total == self._item.size:
                         if batch:
                             await full.send(batch)

@@ -1,0 +1,1 @@
+"""The specification of keys, handshakes and records."""

@@ -1,0 +1,1 @@
+"""The specification of the protocol: bytes to meaning and back, without any input or output."""

@@ -1,0 +1,411 @@
+"""Messages: each is one frame and back again, and whatever else a payload holds ends as one ProtocolError."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from msgspec import inspect
+
+from glide.errors import ProtocolError
+from glide.protocol.frames import HEADER, LIMITS, UNKNOWN_LIMIT, Decoder, Frame, Kind
+from glide.protocol.messages import (
+    PADDING,
+    PAGE,
+    TYPES,
+    Abort,
+    Ack,
+    Digests,
+    End,
+    Failed,
+    Hello,
+    Item,
+    Keepalive,
+    Message,
+    Offer,
+    People,
+    Person,
+    Push,
+    Refused,
+    Ringing,
+    Ticket,
+    Waiting,
+    Welcome,
+    from_frame,
+    to_bytes,
+)
+from glide.text import printable
+from tests.strategies import UNKNOWN_KINDS, blobs, chunkings, messages, messages_of
+
+KEY = bytes(range(32))
+ID = bytes(range(16))
+
+every_type = pytest.mark.parametrize("message", TYPES.values(), ids=lambda message: message.__name__)
+
+
+def frame_of(message: Message) -> Frame:
+    """The frame that carries ``message``, with the header taken off."""
+    encoded = to_bytes(message)
+    kind, length = HEADER.unpack_from(encoded)
+    assert length == len(encoded) - HEADER.size
+    return Frame(kind, encoded[HEADER.size :])
+
+
+def framed(kind: int, fields: object) -> Frame:
+    """A frame whose payload holds ``fields`` as they are, whether they fit the message or not."""
+    payload = msgspec.msgpack.encode(fields)
+    return Frame(kind, padded(payload) if kind == Kind.OFFER else payload)
+
+
+def padded(body: bytes) -> bytes:
+    """``body`` in the form of an offer: its length in four bytes, itself, zeros up to the next 4 KiB."""
+    return (len(body).to_bytes(4, "big") + body).ljust(-(-(4 + len(body)) // PADDING) * PADDING, b"\0")
+
+
+def fields_of(message: Message) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in message.__struct_fields__}
+
+
+def refused(frame: Frame) -> str:
+    """The text of the error that ``frame`` must end in."""
+    with pytest.raises(ProtocolError) as caught:
+        from_frame(frame)
+    return str(caught.value)
+
+
+# --- there and back --------------------------------------------------------------------------------------
+
+
+@every_type
+@given(st.data())
+@settings(max_examples=40)  # of each type
+def test_a_message_is_the_same_after_its_bytes_and_they_are_the_same_after_it(
+    message: type[Message], data: st.DataObject
+) -> None:
+    said = data.draw(messages_of(message))
+    encoded = to_bytes(said)
+    heard = from_frame(Frame(encoded[0], encoded[HEADER.size :]))
+    assert heard == said
+    assert type(heard) is message
+    assert to_bytes(heard) == encoded
+
+
+@given(st.data(), st.lists(messages(), max_size=5))
+def test_messages_survive_every_cut_of_the_stream(data: st.DataObject, said: list[Message]) -> None:
+    decoder = Decoder()
+    heard: list[Message | None] = []
+    for piece in data.draw(chunkings(b"".join(map(to_bytes, said)))):
+        for frame in decoder.feed(piece):
+            assert isinstance(frame, Frame)
+            heard.append(from_frame(frame))
+    assert heard == said
+    assert decoder.between_frames
+
+
+@every_type
+@given(st.data())
+@settings(max_examples=40)  # of each type
+def test_fields_that_hold_their_default_are_left_out(message: type[Message], data: st.DataObject) -> None:
+    said = data.draw(messages_of(message))
+    spelled_out = framed(said.kind, fields_of(said))
+    if message is not Keepalive:
+        assert from_frame(spelled_out) == said
+        assert len(frame_of(said).payload) <= len(spelled_out.payload)
+
+
+def test_every_kind_but_data_is_a_message() -> None:
+    assert set(TYPES) == set(Kind) - {Kind.DATA}
+    assert all(message.kind == kind for kind, message in TYPES.items())
+
+
+def test_a_keepalive_is_an_empty_frame() -> None:
+    assert to_bytes(Keepalive()) == bytes([0x7F, 0, 0, 0, 0])
+
+
+# --- newer versions --------------------------------------------------------------------------------------
+
+
+@given(
+    st.data(),
+    messages().filter(lambda message: message.kind != Kind.KEEPALIVE),
+    st.text(min_size=1, max_size=20).map("new ".__add__),
+)
+def test_fields_that_only_newer_versions_know_are_ignored(data: st.DataObject, said: Message, unknown: str) -> None:
+    value = data.draw(anything())
+    assert from_frame(framed(said.kind, {unknown: value, **fields_of(said)})) == said
+    assert from_frame(framed(said.kind, {**fields_of(said), unknown: value})) == said
+
+
+@given(st.sampled_from(UNKNOWN_KINDS), blobs(UNKNOWN_LIMIT))
+def test_types_that_only_newer_versions_know_are_ignored_whatever_they_carry(kind: int, payload: bytes) -> None:
+    assert from_frame(Frame(kind, payload)) is None
+
+
+# --- whatever arrives ------------------------------------------------------------------------------------
+
+
+def anything() -> SearchStrategy[Any]:
+    """Any value that MessagePack can hold."""
+    leaf = (
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.floats()
+        | st.text(max_size=50)
+        | st.binary(max_size=50)
+        | st.builds(msgspec.msgpack.Ext, st.integers(-128, 127).filter(lambda code: code != -1), st.binary(max_size=9))
+    )
+    return st.recursive(
+        leaf,
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+        max_leaves=10,
+    )
+
+
+FIELD_NAMES = sorted({name for message in TYPES.values() for name in message.__struct_fields__})
+
+
+def hostile_payloads() -> SearchStrategy[bytes]:
+    """Noise; maps with our field names and anything in them; messages with some bytes changed."""
+    confused = st.dictionaries(st.sampled_from(FIELD_NAMES), anything(), max_size=6).map(msgspec.msgpack.encode)
+    damaged = st.builds(
+        lambda said, at, removed, put: (
+            (payload := frame_of(said).payload)[: at % (len(payload) + 1)]
+            + put
+            + payload[at % (len(payload) + 1) + removed :]
+        ),
+        messages(),
+        st.integers(0, 2**16),
+        st.integers(0, 3),
+        st.binary(max_size=3),
+    )
+    return st.binary(max_size=300) | confused | confused.map(padded) | damaged
+
+
+@given(st.integers(0, 255), hostile_payloads())
+def test_R1_any_payload_is_a_message_or_unknown_or_one_protocol_error(kind: int, payload: bytes) -> None:
+    try:
+        heard = from_frame(Frame(kind, payload))
+    except ProtocolError as error:
+        text = str(error)
+        assert printable(text, len(text)) == text, "D1: the text is fit to be shown"
+        return
+    if heard is not None:
+        # Whatever was taken respects all limits: it survives its own, canonical bytes.
+        assert from_frame(frame_of(heard)) == heard
+    else:
+        assert kind not in TYPES
+
+
+@every_type
+@given(st.data())
+@settings(max_examples=40)  # of each type
+def test_a_message_that_lacks_a_field_is_refused(message: type[Message], data: st.DataObject) -> None:
+    said = data.draw(messages_of(message))
+    for required in (field.name for field in msgspec.structs.fields(message) if field.required):
+        fields = fields_of(said)
+        del fields[required]
+        assert required in refused(framed(said.kind, fields))
+
+
+@given(messages().filter(lambda said: said.kind != Kind.KEEPALIVE), st.binary(min_size=1, max_size=20))
+def test_a_message_with_bytes_behind_it_is_refused(said: Message, tail: bytes) -> None:
+    body = msgspec.msgpack.encode(said) + tail
+    refused(Frame(said.kind, padded(body) if said.kind == Kind.OFFER else body))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Hello("listen"),
+        Hello("send\n"),
+        Hello("send", name=""),
+        Hello("send", name="Alice"),
+        Hello("send", name="a..b"),
+        Hello("send", name="alice\n"),
+        Hello("send", name="a" * 33),
+        Hello("send", features=("f",) * 33),
+        Hello("send", features=("f" * 33,)),
+        Welcome("x" * 401),
+        Refused("c" * 33),
+        Push("../etc", ID),
+        Push("bob", ID[:15]),
+        Push("bob", ID + b"!"),
+        Ringing(ID, ID, KEY[:31]),
+        Ringing(ID, ID, KEY + b"!"),
+        Failed(ID, "nobody", closest=("a", "b", "c", "d")),
+        People(tuple(Person("a", KEY) for _ in range(PAGE + 1))),
+        People((Person("A", KEY),)),
+        People((Person("a", KEY, since=-1),)),
+        Waiting(ID, "everybody", 1),
+        Ticket(b""),
+        Offer(()),
+        Offer((Item("a", 1), Item("b", 1))),
+        Offer((Item("a" * 4097, 1),)),
+        Offer((Item("a", -1),)),
+        Digests((KEY,) * 513),
+        Digests((KEY[:31],)),
+        End(-1, KEY),
+        Ack(2**63),
+        Ack(2**64 - 1),
+        Abort("cancelled", "x" * 401),
+    ],
+    ids=lambda said: str(said)[:40].encode("unicode_escape").decode(),
+)
+def test_R1_a_string_list_or_number_beyond_its_limit_is_refused(said: Message) -> None:
+    refused(frame_of(said))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"bytes": "1"},
+        {"bytes": 1.0},
+        {"bytes": True},
+        {"bytes": None},
+        {"bytes": [1]},
+        {"bytes": msgspec.msgpack.Ext(1, b"\1")},
+        [1],
+        1,
+        None,
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_refused_not_converted(fields: object) -> None:
+    refused(framed(Kind.ACK, fields))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(b"\x81\xa1x" + b"\x91" * 2000, id="lists in lists"),
+        pytest.param(b"\x81\xa1x" + b"\x81\xa1y" * 600, id="maps in maps"),
+        pytest.param(b"\x81" * 2000, id="maps as keys"),
+        pytest.param(b"\x81\xa4name\xa2\xff\xfe", id="text that is no UTF-8"),
+        pytest.param(b"\x81\xa4name\xa3\xed\xa0\x80", id="a surrogate in UTF-8"),
+        pytest.param(b"\xc1", id="the byte that MessagePack never uses"),
+        pytest.param(b"\x82\xa4role\xa4send", id="a map that ends early"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_R1_a_payload_made_to_trip_a_decoder_is_refused(payload: bytes) -> None:
+    refused(Frame(Kind.HELLO, payload))
+    refused(Frame(Kind.OFFER, padded(payload)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (Kind.DIGESTS, b"\x81\xa7digests\xdd\xff\xff\xff\xff"),
+        (Kind.PEOPLE, b"\x81\xa6people\xdd\xff\xff\xff\xff"),
+        (Kind.HELLO, b"\x81\xa8features\xdd\xff\xff\xff\xff"),
+        (Kind.HELLO, b"\x81\xa7unknown\xdd\xff\xff\xff\xff"),
+        (Kind.HELLO, b"\x81\xa4name\xdb\xff\xff\xff\xff"),
+        (Kind.HELLO, b"\xdf\xff\xff\xff\xff"),
+        (Kind.TICKET, b"\x81\xa6ticket\xc6\xff\xff\xff\xff"),
+        (Kind.OFFER, padded(b"\x81\xa5items\xdd\xff\xff\xff\xff")),
+        (Kind.OFFER, b"\xff\xff\xff\xff".ljust(PADDING, b"\0")),
+    ],
+)
+def test_R1_an_announced_length_allocates_nothing_before_the_bytes_are_there(kind: Kind, payload: bytes) -> None:
+    tracemalloc.start()
+    try:
+        refused(Frame(kind, payload))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+# --- limits of types and of frames agree -----------------------------------------------------------------
+
+
+def longest(form: inspect.Type) -> Any:
+    """The value of this form that takes the most bytes."""
+    match form:
+        case inspect.StructType(cls=cls, fields=fields):
+            return cls(**{field.name: longest(field.type) for field in fields})
+        case inspect.StrType(pattern=None, max_length=int(most)):
+            return "\U0001f40c" * most  # four bytes each, as many as UTF-8 ever takes
+        case inspect.StrType(pattern=str(pattern)):
+            if "{1,16}" in pattern:
+                return "a" * 16
+            return "a" * 32 if "{0,30}" in pattern else max(pattern[2:-3].split("|"), key=len)
+        case inspect.BytesType(max_length=int(most)):
+            return b"\xff" * most
+        case inspect.IntType(le=int(most)):
+            return most
+        case inspect.BoolType():
+            return True
+        case inspect.UnionType(types=types):
+            return longest(next(each for each in types if not isinstance(each, inspect.NoneType)))
+        case inspect.VarTupleType(item_type=item, max_length=int(most)):
+            return (longest(item),) * most
+    raise TypeError(f"no limit is known for {form}")
+
+
+@every_type
+def test_R1_the_longest_message_of_each_type_fits_its_frame(message: type[Message]) -> None:
+    said = longest(inspect.type_info(message))
+    assert from_frame(frame_of(said)) == said
+
+
+def test_a_message_that_does_not_fit_its_frame_is_not_sent() -> None:
+    with pytest.raises(ValueError, match="WELCOME"):
+        to_bytes(Welcome("x" * LIMITS[Kind.WELCOME]))
+
+
+# --- the padding of offers -------------------------------------------------------------------------------
+
+
+@given(messages_of(Offer))
+def test_an_offer_is_padded_with_zeros_to_the_next_four_kibibytes_and_no_further(offer: Message) -> None:
+    payload = frame_of(offer).payload
+    length = int.from_bytes(payload[:4], "big")
+    assert len(payload) % PADDING == 0
+    assert len(payload) - (4 + length) < PADDING
+    assert set(payload[4 + length :]) <= {0}
+
+
+@given(st.text(max_size=500), st.text(max_size=500), st.integers(0, 2**63 - 1))
+def test_the_length_of_an_offer_tells_nothing_of_a_name_of_ordinary_length(one: str, other: str, size: int) -> None:
+    assert len(to_bytes(Offer((Item(one, size),)))) == len(to_bytes(Offer((Item(other, 0),))))
+
+
+BODY = msgspec.msgpack.encode(Offer((Item("photo.jpg", 3),)))
+
+# A body that fills its block to the last byte, so that it needs no padding at all.
+SPARE = PADDING - 4 - len(msgspec.msgpack.encode(Offer((Item("a" * 1000, 3),))))
+EXACT = msgspec.msgpack.encode(Offer((Item("a" * (1000 + SPARE), 3),)))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(BODY, id="no length"),
+        pytest.param(len(BODY).to_bytes(4, "big") + BODY, id="no padding"),
+        pytest.param(padded(BODY)[:-1], id="a byte too little"),
+        pytest.param(padded(BODY) + b"\0", id="a byte too much"),
+        pytest.param(padded(BODY) + bytes(PADDING), id="a whole block too much"),
+        pytest.param(padded(EXACT) + bytes(PADDING), id="a whole block where none is needed"),
+        pytest.param(padded(BODY)[:-1] + b"!", id="something in the padding"),
+        pytest.param((2**32 - 1).to_bytes(4, "big") + padded(BODY)[4:], id="a length beyond the end"),
+        pytest.param(bytes(PADDING), id="a length of nothing"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\0\0", id="half a length"),
+    ],
+)
+def test_an_offer_with_any_other_padding_is_refused(payload: bytes) -> None:
+    assert from_frame(Frame(Kind.OFFER, padded(BODY))) == Offer((Item("photo.jpg", 3),))
+    refused(Frame(Kind.OFFER, payload))
+
+
+def test_an_offer_that_fills_its_block_needs_no_padding() -> None:
+    assert len(padded(EXACT)) == 4 + len(EXACT) == PADDING
+    assert to_bytes(Offer((Item("a" * (1000 + SPARE), 3),)))[HEADER.size :] == padded(EXACT)
+    assert from_frame(Frame(Kind.OFFER, padded(EXACT))) is not None
