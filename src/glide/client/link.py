@@ -193,6 +193,12 @@ class Link:
                         case message:
                             assert not isinstance(message, memoryview)
                             await inbox.send(message)  # type: ignore[arg-type]  # no file bytes on control
+        except ConnectionLost as error:
+            self.why = ConnectionLost(
+                error.what,
+                "Transfers that were under way have connections of their own and were not ended by it.",
+                "Start again once the relay can be reached.",
+            )
         except GlideError as error:
             self.why = error
         except trio.BrokenResourceError:

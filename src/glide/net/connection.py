@@ -194,10 +194,10 @@ class Connection:
 
 
 @asynccontextmanager
-async def explained(connection: Connection, on_cancel: str) -> AsyncIterator[None]:
+async def explained(connection: Connection, on_cancel: str, on_loss: str) -> AsyncIterator[None]:
     """Whatever ends the block, the peer is told why; out comes one :class:`GlideError`, or what is not ours.
 
-    ``on_cancel`` is what the peer reads if it was cancelled.
+    ``on_cancel`` is what the peer reads if it was cancelled, ``on_loss`` what it means here if the peer is lost.
     """
     try:
         with one_error():
@@ -205,6 +205,8 @@ async def explained(connection: Connection, on_cancel: str) -> AsyncIterator[Non
     except trio.Cancelled:
         await connection.say_why(Cancelled(on_cancel))
         raise
+    except ConnectionLost as error:
+        raise ConnectionLost(error.what, on_loss, error.next or "It can be sent again.") from None
     except GlideError as error:
         await connection.say_why(error)
         raise

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -184,8 +184,8 @@ class Relay:
             await trio.aclose_forcefully(connection.stream)
 
     async def _serve_control(self, connection: Connection, address: str) -> None:
-        @asynccontextmanager
-        async def registered(client: ClientSession) -> AsyncIterator[None]:
+        @contextmanager
+        def registered(client: ClientSession) -> Iterator[None]:
             self._sessions.add(client)
             if client.name is not None:
                 self._report(events.Connected(client.name, address))
@@ -198,13 +198,15 @@ class Relay:
 
         await session.run(
             connection,
-            self.registry,
-            self._tickets,
-            self._spawn_transfer,
-            self._draining,
-            self.config.limits,
-            self.config.greeting,
-            registered,
+            session.Shared(
+                self.registry,
+                self._tickets,
+                self._spawn_transfer,
+                self._draining,
+                self.config.limits,
+                self.config.greeting,
+                registered,
+            ),
         )
 
     async def _serve_data(self, connection: Connection, address: str) -> None:
@@ -217,9 +219,7 @@ class Relay:
             await seat.transfer.take_part(seat.end, connection)
         except RelayRefused as error:
             await connection.send(Refused(code=error.code, message=error.what))
-            await connection.say_why(error)
-        else:
-            await close_gently(connection.stream, self.config.limits.linger)
+        await close_gently(connection.stream, self.config.limits.linger)
 
     def _spawn_transfer(self, own: Callable[[], Awaitable[None]]) -> None:
         self._transfers += 1

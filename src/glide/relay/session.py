@@ -7,7 +7,8 @@ there is nothing to say. Others reach the client only through the outbox, which 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import trio
 
@@ -40,19 +41,33 @@ from glide.relay.transfer import Tickets, Transfer
 Spawn = Callable[[Callable[[], Awaitable[None]]], None]
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the sessions of one relay have in common. ``on_registered`` is entered while a session is registered."""
+
+    registry: Registry[ClientSession]
+    tickets: Tickets
+    spawn: Spawn
+    draining: trio.Event
+    limits: Limits
+    greeting: str
+    on_registered: Callable[[ClientSession], AbstractContextManager[None]]
+
+
 class ClientSession:
     """A registered client, as the registry and other sessions see it."""
 
-    def __init__(self, connection: Connection, name: str | None, limits: Limits) -> None:
+    def __init__(self, connection: Connection, name: str | None, shared: Shared) -> None:
         self.connection = connection
         self.key = connection.peer_key
         self.name = name
         self.transfers = 0
-        self._limits = limits
-        self._outbox_in, self._outbox = trio.open_memory_channel[Message](limits.outbox)
+        self._shared = shared
+        self._outbox_in, self._outbox = trio.open_memory_channel[Message](shared.limits.outbox)
         self._ending: Goodbye | None = None
         self._leaving = False
-        self._ringing: dict[bytes, Transfer] = {}
+        self._ringing: dict[bytes, Transfer] = {}  # as receiver, by id
+        self._pending: list[Transfer] = []  # on either side
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.name or 'without a name'}, {self.transfers} transfers>"
@@ -83,7 +98,20 @@ class ClientSession:
 
     # --- the two tasks ---
 
-    async def send(self) -> None:
+    async def serve(self) -> None:
+        """Run both until one of them ends."""
+        try:
+            with one_error():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._listen)
+                    await self._send()
+                    nursery.cancel_scope.cancel()
+        finally:
+            # Whoever waits for this client to join a transfer waits no longer.
+            for transfer in self._pending:
+                transfer.call_off(NobodyThere.code, "has gone")
+
+    async def _send(self) -> None:
         """Send the outbox until it is closed, then the goodbye."""
         deadlines = self.connection.deadlines
         while True:
@@ -97,20 +125,19 @@ class ClientSession:
                     return
             await self.connection.send(message)
 
-    async def listen(
-        self, registry: Registry[ClientSession], tickets: Tickets, spawn: Spawn, draining: trio.Event
-    ) -> None:
+    async def _listen(self) -> None:
         """Act on what the client says, until it is gone. Whoever does not read the answers is not read from."""
         while True:
             match await self.connection.receive():
                 case Push() as push:
-                    await self._answer(self._push(push, registry, tickets, spawn, draining))
+                    await self._answer(self._push(push))
                 case Reject() as reject:
                     transfer = self._ringing.get(reject.transfer)
                     if transfer is not None:
                         transfer.call_off(reject.code, reject.message)
                 case Who(after=after):
-                    people = [person for person in registry.people() if after is None or person.name > after]
+                    everybody = self._shared.registry.people()
+                    people = [person for person in everybody if after is None or person.name > after]
                     await self._answer(People(people=tuple(people[:PAGE]), more=len(people) > PAGE))
 
     async def _answer(self, message: Message | None) -> None:
@@ -120,23 +147,17 @@ class ClientSession:
             except trio.ClosedResourceError:
                 pass  # the session was ended while this waited
 
-    def _push(
-        self,
-        push: Push,
-        registry: Registry[ClientSession],
-        tickets: Tickets,
-        spawn: Spawn,
-        draining: trio.Event,
-    ) -> Failed | None:
+    def _push(self, push: Push) -> Failed | None:
         """Decide what a push comes to: a ringing transfer with a task of its own, or a refusal."""
-        most = self._limits.transfers_per_client
-        found = registry.receiver(push.to)
+        shared = self._shared
+        most = shared.limits.transfers_per_client
+        found = shared.registry.receiver(push.to)
         if self.name is None:
             problem = "Register a name before you push."
-        elif draining.is_set():
+        elif shared.draining.is_set():
             problem = "The relay is shutting down."
         elif found is None:
-            return _nobody(push, registry)
+            return _nobody(push, shared.registry)
         elif self.transfers >= most:
             problem = f"You have {most} transfers under way, which is the most that this relay allows."
         elif found.transfers >= most:
@@ -144,8 +165,8 @@ class ClientSession:
         elif push.transfer in found._ringing:
             problem = "That transfer is under way already."
         else:
-            transfer = Transfer(self.key, found.key, self._limits)
-            spawn(_Ring(self, found, push.transfer, transfer, tickets).run)
+            transfer = Transfer(self.key, found.key, shared.limits)
+            shared.spawn(_Ring(self, found, push.transfer, transfer, shared.tickets).run)
             return None
         return Failed(transfer=push.transfer, code=RelayRefused.code, message=problem)
 
@@ -153,11 +174,13 @@ class ClientSession:
 
     def begin(self, transfer: Transfer, incoming: bytes | None = None) -> None:
         self.transfers += 1
+        self._pending.append(transfer)
         if incoming is not None:
             self._ringing[incoming] = transfer
 
-    def finish(self, incoming: bytes | None = None) -> None:
+    def finish(self, transfer: Transfer, incoming: bytes | None = None) -> None:
         self.transfers -= 1
+        self._pending.remove(transfer)
         if incoming is not None:
             self._ringing.pop(incoming, None)
         if self._leaving:
@@ -197,8 +220,8 @@ class _Ring:
                 code, message = self._transfer.problem
                 self._sender.tell(Failed(transfer=self._id, code=code, message=message))
         finally:
-            self._sender.finish()
-            self._receiver.finish(self._id)
+            self._sender.finish(self._transfer)
+            self._receiver.finish(self._transfer, self._id)
 
     def _announce(self, issued: list[bytes]) -> bool:
         for_sender, for_receiver = issued
@@ -214,39 +237,25 @@ class _Ring:
             session.tell(Waiting(transfer=self._id, side=side, seconds=seconds))
 
 
-async def run(
-    connection: Connection,
-    registry: Registry[ClientSession],
-    tickets: Tickets,
-    spawn: Spawn,
-    draining: trio.Event,
-    limits: Limits,
-    greeting: str,
-    on_registered: Callable[[ClientSession], AbstractAsyncContextManager[None]],
-) -> None:
-    """Serve one control connection to its end. Raises :class:`GlideError` for what the client did wrong."""
+async def run(connection: Connection, shared: Shared) -> None:
+    """Serve one control connection to its end. Raises a :class:`GlideError` for what the client did wrong."""
     connection.patience = connection.deadlines.handshake
     hello = await connection.receive()
     assert isinstance(hello, Hello), "the tables allow nothing else first"
-    session = ClientSession(connection, hello.name if hello.role != Role.ASK else None, limits)
+    session = ClientSession(connection, hello.name if hello.role != Role.ASK else None, shared)
     try:
-        if draining.is_set():
+        if shared.draining.is_set():
             raise RelayRefused("The relay is shutting down.")
         if hello.role != Role.ASK and hello.name is None:
             raise RelayRefused("Say under which name.")
         place: AbstractAsyncContextManager[None] = nullcontext()
         if session.name is not None:
-            place = registry.register(session.name, session, receiving=hello.role == Role.RECEIVE)
+            place = shared.registry.register(session.name, session, receiving=hello.role == Role.RECEIVE)
         async with place:
-            await connection.send(Welcome(greeting=greeting))
+            await connection.send(Welcome(greeting=shared.greeting))
             connection.patience = connection.deadlines.lost
-            async with on_registered(session):
-                with one_error():
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(session.listen, registry, tickets, spawn, draining)
-                        await session.send()
-                        nursery.cancel_scope.cancel()
-        await close_gently(connection.stream, connection.deadlines.farewell)
+            with shared.on_registered(session):
+                await session.serve()
     except (NameTaken, RelayRefused) as error:
         await connection.send(Refused(code=error.code, message=error.what))
-        await connection.say_why(error)
+    await close_gently(connection.stream, connection.deadlines.farewell)

@@ -70,7 +70,7 @@ async def receive(
     or a temporary one. Cancelled, it does the same.
     """
     sender = arrival.sender
-    async with explained(connection, "The receiver stopped it."), trio.open_nursery() as nursery:
+    async with explained(connection, "The receiver stopped it.", _NOTHING), trio.open_nursery() as nursery:
         nursery.start_soon(connection.keep_alive)
         offer = await _offer(connection, sender)
         destination = await _decided(connection, sender, decide, offer)

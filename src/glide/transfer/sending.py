@@ -44,6 +44,8 @@ class Terms:
     ask_timeout: float = 300.0
 
 
+_NOT_THERE = "Nothing of it appears under its name at the receiver."
+
 # What the relay said last about whom it waits for: "sender", "receiver", or "" if it said nothing.
 Hint = Callable[[], str]
 
@@ -73,7 +75,7 @@ async def send(
     Raises a :class:`GlideError`, after the receiver was told why if it could be. Cancelled, it tells the
     receiver within the connection's ``farewell`` and leaves the connection unusable.
     """
-    async with explained(connection, "The sender stopped it."), trio.open_nursery() as nursery:
+    async with explained(connection, "The sender stopped it.", _NOT_THERE), trio.open_nursery() as nursery:
         nursery.start_soon(connection.keep_alive)
         await _offer(connection, Offer(items=(source.item,), message=message), to, terms)
         report(events.Accepted(transfer, to))
@@ -221,9 +223,7 @@ class _Stream:
                         raise ProtocolError(f"{self._to} confirmed something else than was sent.")
                     return receipt
                 case Abort(code=code, message=said):
-                    raise from_code(code, Cancelled)(
-                        _said(self._to, "stopped it", said), "Nothing of it appears under its name there."
-                    )
+                    raise from_code(code, Cancelled)(_said(self._to, "stopped it", said), _NOT_THERE)
                 case other:
                     raise _unexpected(other)
 
@@ -242,7 +242,7 @@ class _Stream:
             why = f"nothing came from the receiver ({self._to}), and the relay did not say why"
         return Stalled(
             f"The transfer stalled for {for_how_long}: {why}.",
-            "Nothing of it appears under its name at the receiver.",
+            _NOT_THERE,
             "Send it again, or allow longer pauses with --idle.",
         )
 
