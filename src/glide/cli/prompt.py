@@ -27,7 +27,7 @@ class Prompt:
         """True if the person says yes to ``offer``. Cancelled, the question is withdrawn."""
         async with self._one_at_a_time:
             self._renderer.stop_bars()
-            if self._renderer.quiet:
+            if self._renderer.quiet or self._renderer.json:  # otherwise it has been shown as it came
                 print(offer_text(offer), file=sys.stderr)
             answer = await self.line(f"Take it from {offer.sender}? [y/N] ")
         return answer.strip().lower() in ("y", "yes")

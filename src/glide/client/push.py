@@ -20,6 +20,9 @@ from glide.transfer import sending
 from glide.transfer.manifest import Source
 from glide.transfer.sending import Outcome, Terms
 
+# How long a reason may take that is already on its way on another connection.
+_REASON = 2.0
+
 
 @dataclass(frozen=True)
 class Parcel:
@@ -61,7 +64,7 @@ async def _push_as(
     async with link.connect(address, me, role=Role.SEND, name=name, report=report) as control:
         ringing = await _ring(control, me, parcel.to, transfer, report)
         binding = endtoend.Terms(transfer, control.relay_key, name, me.identity.public, parcel.to, ringing.key)
-        stream, already = await link.open_data(address, control.relay_key, ringing.ticket, me)
+        stream, already = await _join(control, me, ringing, parcel.to)
         async with stream:
             connection = await endtoend.as_sender(stream, already, binding, me)
             # A push of one's own makes the other known (C1): the handshake has proved the key.
@@ -106,6 +109,19 @@ async def _ring(control: Link, me: Me, to: str, transfer: bytes, report: events.
         f"The relay {control.address} did not answer within {control.connection.deadlines.handshake:.0f} s.",
         "Nothing was sent.",
     )
+
+
+async def _join(control: Link, me: Me, ringing: Ringing, to: str) -> tuple[trio.SocketStream, bytes]:
+    """The pipe to the receiver. If it does not come about, the relay knows why, and says so on the control side."""
+    try:
+        return await link.open_data(control.address, control.relay_key, ringing.ticket, me)
+    except RelayRefused:
+        with trio.move_on_after(_REASON):
+            while True:
+                match await control.answer():
+                    case Failed() as failed if failed.transfer == ringing.transfer:
+                        raise failure(failed, to) from None
+        raise
 
 
 def failure(failed: Failed, to: str) -> GlideError:

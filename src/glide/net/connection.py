@@ -95,8 +95,10 @@ class Connection:
             # Part of a record may be out: nothing sensible can follow it.
             self._ruined = True
             await trio.aclose_forcefully(self.stream)
-            if isinstance(error, (*_BROKEN, trio.TooSlowError)):
+            if isinstance(error, _BROKEN):
                 raise self._lost() from None
+            if isinstance(error, trio.TooSlowError):
+                raise self._lost(f"took nothing for {self.patience:.0f} s") from None
             raise
         self._last_sent = trio.current_time()
 
@@ -142,20 +144,21 @@ class Connection:
         try:
             with trio.fail_after(self.patience):
                 piece = await self.stream.receive_some(READ_SIZE)
-        except (*_BROKEN, trio.TooSlowError) as error:
-            raise self._lost(silent=isinstance(error, trio.TooSlowError)) from None
+        except _BROKEN:
+            raise self._lost() from None
+        except trio.TooSlowError:
+            raise self._lost(f"was silent for {self.patience:.0f} s") from None
         if not piece:
             raise self._lost()
         self.last_heard = trio.current_time()
         return bytes(piece)
 
-    def _lost(self, *, silent: bool = False) -> ConnectionLost:
-        how = f"was silent for {self.patience:.0f} s" if silent else "is gone"
+    def _lost(self, how: str = "is gone") -> ConnectionLost:
         return ConnectionLost(f"The connection to {self.peer} {how}.")
 
-    def wait_at_least(self, seconds: float) -> None:
-        """Be no less patient than a deadline that is watched elsewhere; 0 means that there is none."""
-        self.patience = max(self.patience, seconds) if seconds else math.inf
+    def leave_to(self, idle: float) -> None:
+        """Be more patient than an idle deadline of so many seconds, which knows whom to blame; 0 means for ever."""
+        self.patience = max(self.patience, 2 * idle) if idle else math.inf
 
     # --- ending ---
 
@@ -172,7 +175,8 @@ class Connection:
                     await self.send(Abort(code=error.code, message=str(error)[:400]))
                 except ConnectionLost:
                     return  # the peer went first
-        await close_gently(self.stream, self.deadlines.farewell)
+        if not self._ruined:  # it did not take that much
+            await close_gently(self.stream, self.deadlines.farewell)
 
     def detach(self) -> tuple[trio.abc.HalfCloseableStream, bytes]:
         """The bare stream, and the bytes that came behind the last record: from now on it is not ours."""

@@ -76,7 +76,7 @@ async def receive(
         destination = await _decided(connection, sender, decide, offer)
         with destination:
             await connection.send(Accept())
-            connection.wait_at_least(terms.idle)
+            connection.leave_to(terms.idle)
             stream = _Stream(connection, arrival, offer.items[0], destination, sync, terms, hint, report)
             outcome = await stream.run()
         nursery.cancel_scope.cancel()

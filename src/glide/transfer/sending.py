@@ -79,7 +79,7 @@ async def send(
         nursery.start_soon(connection.keep_alive)
         await _offer(connection, Offer(items=(source.item,), message=message), to, terms)
         report(events.Accepted(transfer, to))
-        connection.wait_at_least(terms.idle)
+        connection.leave_to(terms.idle)
         outcome = await _Stream(connection, source, transfer, to, terms, hint, report).run()
         nursery.cancel_scope.cancel()
     return outcome

@@ -1,0 +1,183 @@
+"""No hang is possible: each party is killed, and stopped, at each step; the others end within their deadlines.
+
+The steps, as a transfer goes through them:
+
+    connecting   the sender has dialled; the relay has not answered
+    ringing      the relay has rung; the receiver has not come
+    asking       the offer is made; the receiver's person thinks
+    streaming    the bytes flow
+
+What comes after the last byte takes no time that a signal could be aimed at; those steps are taken one by one, over
+memory streams, in tests/transfer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Process, World, world
+
+# Short, so that the tests are; each deadline is a setting.
+SETTINGS = {"handshake_timeout": "2s", "keepalive": "500ms", "lost_after": "3s", "idle": "3s", "ask_timeout": "20s"}
+
+# What a deadline of three seconds may take on a busy machine, goodbyes included.
+SOON = 15.0
+
+BIG = 400 * 1024 * 1024
+
+
+@pytest.fixture
+def w(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path, **SETTINGS) as made:
+        made.serve()
+        yield made
+
+
+def reached(w: World, step: str) -> tuple[Process, Process, Process]:
+    """Relay, receiver and sender, with the transfer at that step."""
+    relay = w.relay
+    assert relay is not None
+    if step == "asking":
+        receiver = w.receive("bob", terminal=True)
+        sender = w.push("alice", "bob", w.file("f", 1000))
+        receiver.says("Take it from alice?")
+        return relay, receiver, sender
+    receiver = w.receive("bob", "--accept", "all", "--no-fsync")
+    if step == "connecting":
+        relay.signal(signal.SIGSTOP)
+    elif step == "ringing":
+        receiver.signal(signal.SIGSTOP)
+    sender = w.push("alice", "bob", w.file("f", BIG if step == "streaming" else 1000))
+    if step == "connecting":
+        _dialled(sender)
+    elif step == "ringing":
+        sender.event("ringing")
+    else:
+        sender.progress(1)
+    return relay, receiver, sender
+
+
+def _dialled(process: Process) -> None:
+    """Wait until the process has a TCP connection."""
+    deadline = time.monotonic() + SOON
+    while time.monotonic() < deadline:
+        # state 01 is ESTABLISHED; the table shows the network namespace, the descriptors which are the process's own
+        sockets = set()
+        for entry in Path(f"/proc/{process.popen.pid}/fd").iterdir():
+            try:
+                sockets.add(os.readlink(entry).removeprefix("socket:[").removesuffix("]"))
+            except FileNotFoundError:  # closed since it was listed
+                continue
+        table = Path(f"/proc/{process.popen.pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+        if any(row.split()[3] == "01" and row.split()[9] in sockets for row in table):
+            return
+        assert process.popen.poll() is None, process
+    raise AssertionError("it never dialled")
+
+
+def sender_ends(sender: Process, exits: set[int], *words: str) -> None:
+    code = sender.wait(SOON)
+    assert code in exits, sender
+    result = sender.result
+    assert result["exit"] == code
+    assert any(word in result["message"] for word in words), result
+
+
+def receiver_goes_on(w: World, receiver: Process) -> None:
+    """It takes the next transfer, and nothing lies around of the one before."""
+    if receiver.terminal >= 0:
+        again = w.push("carol", "bob", w.file("next", 1000))
+        receiver.says("Take it from carol?")
+        receiver.types("y\n")
+    else:
+        again = w.push("carol", "bob", w.file("next", 1000))
+    assert again.wait() == 0, (again, receiver)
+    assert w.left("bob") == ["next"]
+
+
+KILLED = [
+    # step, victim, the sender's exit codes, words of its message, the receiver's exit code (None: it goes on)
+    ("connecting", "relay", {6}, ["the relay"], 6),
+    ("connecting", "receiver", {3, 4}, ["bob"], None),
+    ("ringing", "relay", {6}, ["the relay"], 6),
+    ("ringing", "receiver", {3, 4, 6}, ["bob"], None),
+    ("ringing", "sender", set(), [], None),
+    ("asking", "relay", {6}, ["bob"], 6),
+    ("asking", "receiver", {6}, ["bob"], None),
+    ("asking", "sender", set(), [], None),
+    ("streaming", "relay", {6}, ["bob"], 6),
+    ("streaming", "receiver", {6}, ["bob"], None),
+    ("streaming", "sender", set(), [], None),
+]
+
+
+@pytest.mark.parametrize(("step", "victim", "exits", "words", "receiver_exit"), KILLED)
+def test_a_party_is_killed(
+    w: World, step: str, victim: str, exits: set[int], words: list[str], receiver_exit: int | None
+) -> None:
+    relay, receiver, sender = reached(w, step)
+    dead = {"relay": relay, "receiver": receiver, "sender": sender}[victim]
+    dead.popen.kill()
+    dead.wait()
+    for process in (relay, receiver):
+        if process is not dead:
+            process.signal(signal.SIGCONT)
+    if victim != "sender":
+        sender_ends(sender, exits, *words)
+    if victim == "relay":
+        assert receiver.wait(SOON) == receiver_exit
+        assert "the relay" in receiver.result["message"]
+        assert w.left("bob") == []
+    elif victim == "sender":
+        receiver_goes_on(w, receiver)
+    else:
+        # Only a kill of the receiver itself leaves a file, and never under the final name.
+        assert all(name.endswith(".part") for name in w.left("bob"))
+        assert w.run("dora", "who", "--relay", w.address, "--json").wait() == 0
+
+
+STOPPED = [
+    ("connecting", "relay", {6}, ["the relay"]),
+    ("ringing", "relay", {6}, ["the relay", "bob"]),
+    ("ringing", "receiver", {3, 4, 6}, ["bob"]),
+    ("asking", "relay", {6}, ["bob"]),
+    ("asking", "receiver", {6}, ["bob"]),
+    ("streaming", "relay", {6}, ["stalled", "silent"]),
+    ("streaming", "receiver", {6}, ["stalled", "silent"]),
+    ("asking", "sender", set(), []),
+    ("streaming", "sender", set(), []),
+]
+
+
+@pytest.mark.parametrize(("step", "victim", "exits", "words"), STOPPED)
+def test_a_party_stops_without_a_word(w: World, step: str, victim: str, exits: set[int], words: list[str]) -> None:
+    relay, receiver, sender = reached(w, step)
+    stopped = {"relay": relay, "receiver": receiver, "sender": sender}[victim]
+    stopped.signal(signal.SIGSTOP)
+    if victim == "sender":
+        # What the receiver can see is silence; it says whose, undoes what it had, and takes the next.
+        failed = receiver.event("failed", SOON)
+        assert "alice" in failed["message"]
+        assert failed["status"] in ("lost", "stalled")
+        receiver_goes_on(w, receiver)
+    else:
+        sender_ends(sender, exits, *words)
+
+
+def test_the_idle_deadline_names_the_side_that_the_relay_waits_for(tmp_path: Path) -> None:
+    with world(tmp_path, **{**SETTINGS, "idle": "8s", "lost_after": "30s"}) as w:
+        w.serve()
+        receiver = w.receive("bob", "--accept", "all", "--no-fsync")
+        sender = w.push("alice", "bob", w.file("f", BIG))
+        sender.progress(1)
+        receiver.signal(signal.SIGSTOP)
+        assert sender.event("stalled", SOON)["who"] == "receiver"
+        assert sender.wait(SOON + 8) == 6
+        assert sender.result["status"] == "stalled"
+        assert "the receiver (bob) takes nothing" in sender.result["message"]
