@@ -13,7 +13,7 @@ BIN   := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types pytest cov bench fmt clean
+.PHONY: help demo test lint types pytest soak cov bench fmt clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -33,6 +33,9 @@ types: $(TYPES)/installed ## mypy, strict, over src and tests
 
 pytest: $(VENV)/installed ## the tests alone; make pytest ARGS="-k name" for some of them
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/installed ## what takes minutes or gigabytes: 1 GiB between two machines, 5 GiB, a minute's stop
+	$(BIN)/python -m pytest -m soak -p no:randomly $(ARGS)
 
 cov: $(VENV)/installed ## the tests under coverage, processes they start included; fails under 90 %
 	$(BIN)/coverage erase

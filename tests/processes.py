@@ -24,7 +24,14 @@ Event = dict[str, Any]
 class Process:
     """One running glide with ``--json``: its events so far, and a way to wait for the next of a kind."""
 
-    def __init__(self, *arguments: str, home: Path, terminal: bool = False, **settings: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        home: Path,
+        terminal: bool = False,
+        prefix: tuple[str, ...] = (),
+        **settings: str,
+    ) -> None:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("GLIDE_")},
             "GLIDE_HOME": str(home),
@@ -36,7 +43,7 @@ class Process:
         # A person's terminal, if there is one, is stdin and stderr; stdout stays a pipe, for the events.
         self.terminal, slave = pty.openpty() if terminal else (-1, -1)
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "glide", *arguments],
+            [*prefix, sys.executable, "-m", "glide", *arguments],
             stdin=slave if terminal else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=slave if terminal else subprocess.PIPE,
@@ -165,11 +172,19 @@ class World:
         self.settings = settings
         self.started: list[Process] = []
         self.address = ""
+        # Which command starts a person's processes: one that puts them into another network namespace, say.
+        self.prefixes: dict[str, tuple[str, ...]] = {}
         self.relay: Process | None = None
 
     def run(self, person: str, *arguments: str, terminal: bool = False, **settings: str) -> Process:
         """Start glide as ``person``."""
-        process = Process(*arguments, home=self.folder / person, terminal=terminal, **{**self.settings, **settings})
+        process = Process(
+            *arguments,
+            home=self.folder / person,
+            terminal=terminal,
+            prefix=self.prefixes.get(person, ()),
+            **{**self.settings, **settings},
+        )
         self.started.append(process)
         return process
 

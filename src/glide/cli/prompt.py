@@ -12,7 +12,7 @@ from glide.cli.render import Renderer, offer_text
 
 try:
     import termios
-except ImportError:  # pragma: no cover - Windows
+except ImportError:  # pragma: no cover - only Windows comes here
     termios = None  # type: ignore[assignment]  # nothing is typed ahead that could be dropped
 
 

@@ -47,7 +47,7 @@ def run(verb: Callable[[], Awaitable[None]], renderer: Renderer) -> NoReturn:
         if caught:
             renderer.result(_STATUS.get(caught[0], "terminated"), 128 + caught[0], "Stopped.")
             _exit(128 + caught[0])
-    raise AssertionError("ending always exits")  # pragma: no cover
+    raise AssertionError("ending always exits")  # pragma: no cover - every way through it exits
 
 
 @contextmanager

@@ -190,9 +190,8 @@ class Link:
                                     report(events.StalledEvent(transfer, side, seconds))
                         case Goodbye(code=code, message=said):
                             raise self._goodbye(code, printable(said, 400))
-                        case message:
-                            assert not isinstance(message, memoryview)
-                            await inbox.send(message)  # type: ignore[arg-type]  # no file bytes on control
+                        case Message() as message:
+                            await inbox.send(message)
         except ConnectionLost as error:
             self.why = ConnectionLost(
                 error.what,

@@ -24,7 +24,7 @@ from glide.errors import FileError, KeyChanged
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows
+except ImportError:  # pragma: no cover - only Windows comes here
     fcntl = None  # type: ignore[assignment]  # the one platform without it writes unlocked
 
 # So many people that were only seen are remembered; beyond it the ones not met for longest are forgotten, so that

@@ -11,7 +11,7 @@ from glide.errors import RelayRefused
 
 try:
     import resource
-except ImportError:  # pragma: no cover - Windows
+except ImportError:  # pragma: no cover - only Windows comes here
     resource = None  # type: ignore[assignment]  # the one platform without it has no such limit either
 
 # Descriptors kept free for listeners, files and the partners of transfers that have begun.

@@ -279,9 +279,9 @@ def disk_error(error: OSError) -> FileError:
 def _open_folder(path: Path) -> int | None:
     """A descriptor of a folder in which a file can be created; None where folders cannot be opened."""
     if not hasattr(os, "O_DIRECTORY") or os.open not in os.supports_dir_fd:
-        if not path.is_dir():  # pragma: no cover - Windows
+        if not path.is_dir():  # pragma: no cover - only Windows comes here
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        return None  # pragma: no cover - Windows
+        return None  # pragma: no cover - only Windows comes here
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=os.access in os.supports_effective_ids):
         os.close(descriptor)
@@ -292,7 +292,7 @@ def _open_folder(path: Path) -> int | None:
 def _free(where: int | Path) -> int | None:
     """Bytes that an ordinary user may still write; None where the system does not say."""
     if not hasattr(os, "statvfs"):
-        return None  # pragma: no cover - Windows
+        return None  # pragma: no cover - only Windows comes here
     try:
         found = os.statvfs(where)
     except OSError:
