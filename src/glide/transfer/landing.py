@@ -40,6 +40,9 @@ _DEVICES = frozenset(
     {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))}
 )
 
+# What one writev takes: IOV_MAX of Linux and macOS; POSIX promises 16.
+_MOST_PIECES = 1024
+
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
 
@@ -193,16 +196,16 @@ class Partial:
         """Append ``pieces``. Raises :class:`FileError` when the disk does not take them."""
         try:
             while pieces:
-                count = os.writev(self._descriptor, pieces) if hasattr(os, "writev") else self._write_one(pieces)
+                if hasattr(os, "writev"):
+                    count = os.writev(self._descriptor, pieces[:_MOST_PIECES])
+                else:
+                    count = os.write(self._descriptor, pieces[0])
                 while pieces and count >= len(pieces[0]):
                     count -= len(pieces.pop(0))
                 if count:
                     pieces[0] = pieces[0][count:]
         except OSError as error:
             raise disk_error(error) from None
-
-    def _write_one(self, pieces: list[memoryview]) -> int:
-        return os.write(self._descriptor, pieces[0])
 
     def sync(self) -> None:
         """Make what was written durable. Raises :class:`FileError`."""

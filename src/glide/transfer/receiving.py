@@ -36,6 +36,8 @@ from glide.transfer.sending import Hint, Outcome, Terms
 # Bytes that go to the disk in one thread call; fewer where the network takes longer than this to bring them.
 BATCH = 1024 * 1024
 BATCH_SECONDS = 0.5
+# A sender may cut its data into frames of a byte each; what we hold for each piece is more than that.
+BATCH_PIECES = 512
 
 # Bytes are synced, and then acknowledged, at the latest after so many bytes or seconds: often enough for a true
 # progress bar, seldom enough that a disk's flush costs little.
@@ -181,7 +183,8 @@ class _Stream:
                         total += len(view)
                         if total > self._item.size:
                             raise ProtocolError(f"{self._arrival.sender} sent more than the offer said.", _NOTHING)
-                        if gathered >= BATCH or trio.current_time() - begun >= BATCH_SECONDS:
+                        full_enough = gathered >= BATCH or len(batch) >= BATCH_PIECES
+                        if full_enough or trio.current_time() - begun >= BATCH_SECONDS:
                             await full.send(batch)
                             batch, gathered, begun = [], 0, trio.current_time()
                     case Digests(digests=(digest,)) if total == self._item.size:
