@@ -18,6 +18,8 @@ from typing import Any
 # The longest that any single wait of a test may take. Generous: the machine may be busy.
 PATIENCE = 30.0
 
+GLIDE = ("-m", "glide")
+
 Event = dict[str, Any]
 
 
@@ -30,6 +32,7 @@ class Process:
         home: Path,
         terminal: bool = False,
         prefix: tuple[str, ...] = (),
+        program: tuple[str, ...] = GLIDE,
         **settings: str,
     ) -> None:
         environment = {
@@ -43,7 +46,7 @@ class Process:
         # A person's terminal, if there is one, is stdin and stderr; stdout stays a pipe, for the events.
         self.terminal, slave = pty.openpty() if terminal else (-1, -1)
         self.popen = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "glide", *arguments],
+            [*prefix, sys.executable, *program, *arguments],
             stdin=slave if terminal else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=slave if terminal else subprocess.PIPE,
@@ -92,13 +95,13 @@ class Process:
         """A person types at the terminal."""
         os.write(self.terminal, text.encode())
 
-    def event(self, name: str, seconds: float = PATIENCE, **fields: object) -> Event:
+    def event(self, name: str, seconds: float = PATIENCE, /, **fields: object) -> Event:
         """The first event of that name (and with those fields); waits for it."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while True:
                 for event in self.events:
-                    if event["event"] == name and all(event.get(key) == value for key, value in fields.items()):
+                    if event.get("event") == name and all(event.get(key) == value for key, value in fields.items()):
                         return event
                 left = deadline - time.monotonic()
                 ended = not self._readers[0].is_alive()
@@ -112,7 +115,7 @@ class Process:
         with self._changed:
             while True:
                 for event in self.events:
-                    if event["event"] == "progress" and event["bytes"] >= at_least:
+                    if event.get("event") == "progress" and event["bytes"] >= at_least:
                         return event
                 left = deadline - time.monotonic()
                 assert left > 0, f"no progress to {at_least} came in time of {self!r}"
@@ -176,13 +179,21 @@ class World:
         self.prefixes: dict[str, tuple[str, ...]] = {}
         self.relay: Process | None = None
 
-    def run(self, person: str, *arguments: str, terminal: bool = False, **settings: str) -> Process:
-        """Start glide as ``person``."""
+    def run(
+        self,
+        person: str,
+        *arguments: str,
+        terminal: bool = False,
+        program: tuple[str, ...] = GLIDE,
+        **settings: str,
+    ) -> Process:
+        """Start glide, or another Python program, as ``person``."""
         process = Process(
             *arguments,
             home=self.folder / person,
             terminal=terminal,
             prefix=self.prefixes.get(person, ()),
+            program=program,
             **{**self.settings, **settings},
         )
         self.started.append(process)
@@ -203,13 +214,13 @@ class World:
     def receive(self, person: str, *arguments: str, terminal: bool = False, **settings: str) -> Process:
         """Start a receiver and wait until it is registered."""
         command = ["receive", "--as", person, "--into", str(self.into(person)), "--relay", self.address, "--json"]
-        process = self.run(person, *command, *arguments, terminal=terminal, **settings)
+        process = self.run(person, *command, *arguments, terminal=terminal, program=GLIDE, **settings)
         process.event("registered")
         return process
 
     def push(self, person: str, to: str, path: Path, *arguments: str, **settings: str) -> Process:
         command = ["push", to, str(path), "--as", person, "--relay", self.address, "--json"]
-        return self.run(person, *command, *arguments, terminal=False, **settings)
+        return self.run(person, *command, *arguments, terminal=False, program=GLIDE, **settings)
 
     def file(self, name: str, size: int) -> Path:
         """A file with bytes that do not repeat."""
