@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -42,6 +44,8 @@ from glide.text import printable
 
 DEFAULT_PORT = 8080
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
 # The partner has as long to come as its ticket lives; the relay says so when it did not.
 JOIN = 30.0
 
@@ -71,7 +75,7 @@ class Address:
             port = after.removeprefix(":") if after else port
         elif place.count(":") == 1:
             host, port = place.split(":")
-        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        if not _is_host(host) or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise UsageError(
                 f"{printable(text)!r} is no relay.", next="Write it as HOST:PORT, or as HOST:PORT#KEY with its key."
             )
@@ -84,6 +88,15 @@ class Address:
     def with_key(self) -> str:
         """As it is saved and typed."""
         return f"{self}#{key_text(self.key)}" if self.key else str(self)
+
+
+def _is_host(text: str) -> bool:
+    if ":" not in text:
+        return _HOST_NAME.fullmatch(text) is not None
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

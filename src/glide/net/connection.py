@@ -206,13 +206,14 @@ async def explained(connection: Connection, on_cancel: str, on_loss: str) -> Asy
     try:
         with one_error():
             yield
-    except trio.Cancelled:
-        await connection.say_why(Cancelled(on_cancel))
-        raise
     except ConnectionLost as error:
         raise ConnectionLost(error.what, on_loss, error.next or "It can be sent again.") from None
     except GlideError as error:
         await connection.say_why(error)
+        raise
+    except BaseException:
+        # Cancelled, alone or in a group; or a fault of ours, which to the peer comes to the same.
+        await connection.say_why(Cancelled(on_cancel))
         raise
 
 

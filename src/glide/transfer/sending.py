@@ -221,6 +221,7 @@ class _Stream:
                     expected = self._ended
                     if expected is None or (receipt.bytes, receipt.digest) != (expected.bytes, expected.digest):
                         raise ProtocolError(f"{self._to} confirmed something else than was sent.")
+                    self._report(events.Progress(self._transfer, self._size, self._size))
                     return receipt
                 case Abort(code=code, message=said):
                     raise from_code(code, Cancelled)(_said(self._to, "stopped it", said), _NOT_THERE)
