@@ -18,7 +18,6 @@ def who(
     from glide.cli.run import ending, run
     from glide.client import who as client
     from glide.crypto.identity import fingerprint, key_text
-    from glide.errors import KeyChanged
 
     renderer = Renderer(json=bool(json), quiet=bool(quiet))
     with ending(renderer):
@@ -28,11 +27,10 @@ def who(
 
         async def verb() -> None:
             relay_key, people = await client.who(address, me, renderer.report)
+            pins = me.known.trusts(relay_key)
             for person in people:
-                try:
-                    trust = str(me.known.check(relay_key, person.name, person.key))
-                except KeyChanged:
-                    trust = "changed"
+                pin = pins.get(person.name)
+                trust = "new" if pin is None else str(pin.trust) if pin.key == person.key else "changed"
                 if renderer.json:
                     renderer.line(
                         {

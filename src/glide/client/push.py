@@ -78,7 +78,7 @@ async def _push_as(
                     to=parcel.to,
                     message=parcel.message,
                     terms=terms,
-                    hint=lambda: control.hints[transfer],
+                    hint=lambda: control.hints.get(transfer, ""),
                     report=report,
                 )
             except Declined as error:

@@ -153,11 +153,11 @@ class _Receiver:
                     decide,
                     sync=self._wishes.sync,
                     terms=self._terms,
-                    hint=lambda: self._control.hints[transfer],
+                    hint=lambda: self._control.hints.get(transfer, ""),
                     report=self._report,
                 )
             finally:
-                del self._control.hints[transfer]
+                self._control.hints.pop(transfer, None)
             await connection.close()
 
     async def _decide(self, incoming: Incoming, offer: Offer) -> Destination:

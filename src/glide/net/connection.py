@@ -74,22 +74,24 @@ class Connection:
             for message in said:
                 self.machine.sent(message.kind)
             sealed = self._sealer.seal(*(messages.to_bytes(message) for message in said))
-            await self._transmit(sealed + self._sealer.flush())
+            await self._transmit(sealed + self._sealer.flush(), self.patience)
 
     async def send_data(self, data: memoryview) -> None:
         """Send file bytes as one DATA frame. A last, partly filled record waits for the next call.
 
-        Raises and is cancelled as :meth:`send`. ``data`` may be reused when this returns.
+        Raises and is cancelled as :meth:`send`, but waits for ever: a block takes as long as the network needs, and
+        whether it moves is watched by the idle deadline. ``data`` may be reused when this returns.
         """
         async with self._sending:
             self.machine.sent(Kind.DATA)
-            await self._transmit(self._sealer.seal(frames.header(Kind.DATA, len(data)), data))
+            sealed = self._sealer.seal(frames.header(Kind.DATA, len(data)), data)
+            await self._transmit(sealed, patience=math.inf)
 
-    async def _transmit(self, sealed: bytearray) -> None:
+    async def _transmit(self, sealed: bytearray, patience: float) -> None:
         if self._ruined:
             raise self._lost()
         try:
-            with trio.fail_after(self.patience):
+            with trio.fail_after(patience):
                 await self.stream.send_all(sealed)
         except BaseException as error:
             # Part of a record may be out: nothing sensible can follow it.
@@ -98,7 +100,7 @@ class Connection:
             if isinstance(error, _BROKEN):
                 raise self._lost() from None
             if isinstance(error, trio.TooSlowError):
-                raise self._lost(f"took nothing for {self.patience:.0f} s") from None
+                raise self._lost(f"took nothing for {patience:.0f} s") from None
             raise
         self._last_sent = trio.current_time()
 

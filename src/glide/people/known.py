@@ -99,6 +99,10 @@ class Known:
             )
         return pin.trust
 
+    def trusts(self, relay: bytes) -> dict[str, Pin]:
+        """All pins at one relay, by name: for judging many people at once."""
+        return {pin.name: pin for pin in self._read().people if pin.relay == relay}
+
     def aliases(self, relay: bytes, name: str, key: bytes) -> tuple[str, ...]:
         """Other names at this relay under which ``key`` is pinned."""
         return tuple(pin.name for pin in self.people() if pin.relay == relay and pin.key == key and pin.name != name)

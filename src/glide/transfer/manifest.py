@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Sequence
@@ -26,10 +27,10 @@ class Source:
     What is sent is what was there then: a file that grows, shrinks, changes or vanishes meanwhile is an error.
     """
 
-    def __init__(self, path: Path, name: str, descriptor: int) -> None:
+    def __init__(self, path: Path, name: str, file: io.FileIO) -> None:
         self.path = path
-        self._descriptor = descriptor
-        self._before = os.fstat(descriptor)
+        self._file = file
+        self._before = os.fstat(file.fileno())
         self.item = Item(name=name, size=self._before.st_size)
 
     @classmethod
@@ -59,7 +60,7 @@ class Source:
                     "Nobody was disturbed.",
                     "Send it under another name with --filename.",
                 ) from None
-            return cls(path, offered, descriptor)
+            return cls(path, offered, io.FileIO(descriptor, "r"))
         except BaseException:
             os.close(descriptor)
             raise
@@ -73,9 +74,10 @@ class Source:
         wanted = min(len(buffer), self.item.size - offset)
         done = 0
         try:
+            self._file.seek(offset)
             while done < wanted:
-                count = os.preadv(self._descriptor, [buffer[done:wanted]], offset + done)
-                if count == 0:
+                count = self._file.readinto(buffer[done:wanted])
+                if not count:
                     raise self._changed(f"it shrank from {size(self.item.size)} to {size(offset + done)}")
                 done += count
         except OSError as error:
@@ -107,7 +109,7 @@ class Source:
         )
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        self._file.close()
 
     def __enter__(self) -> Source:
         return self

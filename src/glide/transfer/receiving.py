@@ -252,9 +252,9 @@ class _Stream:
                 _NOTHING,
                 "Send it again.",
             )
-        # Not to be interrupted: once the name is there, the receipt says so.
-        with trio.CancelScope(shield=True) as landing:
-            landing.deadline = trio.current_time() + (self._terms.idle or float("inf"))
+        # Not to be interrupted: once the name is there, the receipt says so. What waits in here has a deadline; a
+        # thread that syncs cannot be cancelled anyway.
+        with trio.CancelScope(shield=True):
             path = await trio.to_thread.run_sync(lambda: partial.land(self._item.name, sync=self._sync))
             transfer, size = self._arrival.transfer, self._item.size
             self._acknowledged = self._written
