@@ -192,29 +192,33 @@ class Link:
             raise self.why from None
 
     async def _listen(self, inbox: trio.MemorySendChannel[Message], report: events.Report) -> None:
-        try:
-            async with inbox:
-                while True:
-                    match await self.connection.receive():
-                        case Waiting(transfer=transfer, side=side, seconds=seconds):
-                            if transfer in self.hints:
-                                self.hints[transfer] = side
-                                if side != "nobody":
-                                    report(events.StalledEvent(transfer, side, seconds))
-                        case Goodbye(code=code, message=said):
-                            raise self._goodbye(code, printable(said, 400))
-                        case Message() as message:
-                            await inbox.send(message)
-        except ConnectionLost as error:
-            self.why = ConnectionLost(
-                error.what,
-                "Transfers that were under way have connections of their own and were not ended by it.",
-                "Start again once the relay can be reached.",
-            )
-        except GlideError as error:
-            self.why = error
-        except trio.BrokenResourceError:
-            pass  # nobody asks any more
+        async with inbox:
+            try:
+                await self._take_in(inbox, report)
+            # The reason is there before the inbox closes and wakes whoever waits for it.
+            except ConnectionLost as error:
+                self.why = ConnectionLost(
+                    error.what,
+                    "Transfers that were under way have connections of their own and were not ended by it.",
+                    "Start again once the relay can be reached.",
+                )
+            except GlideError as error:
+                self.why = error
+            except trio.BrokenResourceError:
+                pass  # nobody asks any more
+
+    async def _take_in(self, inbox: trio.MemorySendChannel[Message], report: events.Report) -> None:
+        while True:
+            match await self.connection.receive():
+                case Waiting(transfer=transfer, side=side, seconds=seconds):
+                    if transfer in self.hints:
+                        self.hints[transfer] = side
+                        if side != "nobody":
+                            report(events.StalledEvent(transfer, side, seconds))
+                case Goodbye(code=code, message=said):
+                    raise self._goodbye(code, printable(said, 400))
+                case Message() as message:
+                    await inbox.send(message)
 
     def _goodbye(self, code: str, said: str) -> GlideError:
         if code == Replaced.code:

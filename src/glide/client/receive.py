@@ -180,12 +180,13 @@ class _Receiver:
             raise Declined("The receiver takes one transfer, and has begun it.")
         for item in offer.items:
             landing.check_usable(item.name, allow_hidden=wishes.allow_hidden)
+        earned = await self._consent(arrived, Trust(trust))
+        if wishes.once and self._taken:  # another one was accepted while this one was looked at
+            raise Declined("The receiver takes one transfer, and has begun it.")
+        # Only now: what room and which rights there are is nobody's business before a yes (C9).
         destination = _destination(wishes.into)
         try:
             destination.check_room(arrived.bytes)
-            earned = await self._consent(arrived, Trust(trust))
-            if wishes.once and self._taken:  # another one was accepted while this one was looked at
-                raise Declined("The receiver takes one transfer, and has begun it.")
             known.remember(relay_key, incoming.sender, incoming.key, earned)
         except BaseException:
             destination.close()

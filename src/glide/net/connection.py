@@ -16,7 +16,7 @@ from glide.protocol import frames, messages
 from glide.protocol.frames import Data, Frame, Kind
 from glide.protocol.messages import Abort, Keepalive, Message
 from glide.protocol.preface import Purpose
-from glide.protocol.states import TABLE, Machine, Side
+from glide.protocol.states import TABLE, Machine, Side, State
 
 # What is asked of the socket at once: the knee of CPU per byte (0.7 CPU-s/GB at 64 KiB, 0.25 here).
 READ_SIZE = 256 * 1024
@@ -71,6 +71,7 @@ class Connection:
         later call raises :class:`ConnectionLost`.
         """
         async with self._sending:
+            self._check_open()
             for message in said:
                 self.machine.sent(message.kind)
             sealed = self._sealer.seal(*(messages.to_bytes(message) for message in said))
@@ -83,9 +84,15 @@ class Connection:
         whether it moves is watched by the idle deadline. ``data`` may be reused when this returns.
         """
         async with self._sending:
+            self._check_open()
             self.machine.sent(Kind.DATA)
             sealed = self._sealer.seal(frames.header(Kind.DATA, len(data)), data)
             await self._transmit(sealed, patience=math.inf)
+
+    def _check_open(self) -> None:
+        # While one task waited for its turn to send, another may have received the peer's last word.
+        if self.machine.state is State.CLOSED:
+            raise self._lost("has said its last word")
 
     async def _transmit(self, sealed: bytearray, patience: float) -> None:
         if self._ruined:
@@ -105,8 +112,8 @@ class Connection:
         self._last_sent = trio.current_time()
 
     async def keep_alive(self) -> None:
-        """Say that we are here whenever nothing else was said for a while. Runs until cancelled."""
-        while True:
+        """Say that we are here whenever nothing else was said for a while, until the last word or cancelled."""
+        while self.machine.state is not State.CLOSED:
             wait = self._last_sent + self.deadlines.keepalive - trio.current_time()
             if wait > 0:
                 await trio.sleep(wait)

@@ -123,7 +123,7 @@ class Destination:
         free = _free(self.descriptor if self.descriptor is not None else self.path)
         if free is not None and free < wanted:
             raise FileError(
-                f"The receiver's disk is full: {size(wanted)} are needed, {size(free)} are free.",
+                f"The receiver's disk is too full for {size(wanted)}.",
                 "Nothing was written.",
                 "Make room there, or choose another folder with --into, and send again.",
             )

@@ -15,7 +15,6 @@ import trio
 from glide import events
 from glide.errors import (
     Cancelled,
-    ConnectionLost,
     Declined,
     GlideError,
     IntegrityError,
@@ -264,7 +263,7 @@ class _Stream:
                 with trio.move_on_after(self._connection.deadlines.handshake):
                     await self._connection.send(Receipt(items=1, bytes=size, digest=end.digest))
                     await self._connection.receive()  # Done; the tables allow nothing else
-            except ConnectionLost:
+            except GlideError:
                 pass  # the file is here, whatever the sender knows of it
         self._report(events.Received(transfer, self._arrival.sender, 1, size))
         return Outcome(1, size, end.digest)

@@ -1,0 +1,131 @@
+"""People for tests: each with a key, pins, an inbox and files of their own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+from glide import events
+from glide.client import endtoend, link
+from glide.client.link import Address, Me
+from glide.client.push import Parcel, push
+from glide.client.receive import Ask, Wishes, receive
+from glide.crypto.identity import Identity
+from glide.net.connection import Connection
+from glide.net.deadlines import Deadlines
+from glide.people.known import Known, Trust
+from glide.people.policy import Policy
+from glide.protocol.messages import Push, Ringing, Role
+from glide.transfer.sending import Outcome, Terms
+
+E = TypeVar("E", bound=events.Event)
+
+# Long enough that no deadline passes on a busy machine; keepalives so rare that records can be counted.
+PATIENT = Deadlines(handshake=20.0, keepalive=300.0, lost=50.0, farewell=2.0)
+TERMS = Terms(idle=40.0, ask_timeout=40.0)
+
+# For attacks that only silence gives away: whatever comes late fails in the same way.
+HASTY = Deadlines(handshake=1.5, keepalive=300.0, lost=50.0, farewell=0.5)
+HASTY_TERMS = Terms(idle=1.5, ask_timeout=5.0)
+
+
+def content(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+class Person:
+    """Somebody with a home; ``events`` is what glide told them."""
+
+    def __init__(self, name: str, home: Path, deadlines: Deadlines = PATIENT, terms: Terms = TERMS) -> None:
+        self.name = name
+        self.identity = Identity.generate()
+        self.me = Me(self.identity, Known(home / "known.json"), deadlines)
+        self.terms = terms
+        self.into = home / "inbox"
+        self.files = home / "files"
+        self.into.mkdir(parents=True)
+        self.files.mkdir()
+        self.events: list[events.Event] = []
+        self._news = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Person {self.name}>"
+
+    @property
+    def key(self) -> bytes:
+        return self.identity.public
+
+    @property
+    def known(self) -> Known:
+        return self.me.known
+
+    @property
+    def inbox(self) -> dict[str, bytes]:
+        """All that lies in the inbox, temporary files too."""
+        return {path.name: path.read_bytes() for path in self.into.iterdir()}
+
+    def trusts(self, relay: bytes, other: Person) -> Trust:
+        """What the pin of ``other`` says; NEW if there is none."""
+        pin = self.known.find(relay, other.name)
+        return pin.trust if pin is not None else Trust.NEW
+
+    def pin(self, relay: bytes, other: Person, trust: Trust = Trust.KNOWN) -> None:
+        self.known.remember(relay, other.name, other.key, trust)
+
+    # --- what is told ---
+
+    def report(self, event: events.Event) -> None:
+        self.events.append(event)
+        self._news.set()
+        self._news = trio.Event()
+
+    def told(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def hears(self, *kinds: type[events.Event], times: int = 1) -> events.Event:
+        """The event of one of these kinds that is the ``times``-th, said already or still to come."""
+        while True:
+            found = [event for event in self.events if isinstance(event, kinds)]
+            if len(found) >= times:
+                return found[times - 1]
+            await self._news.wait()
+
+    # --- what they do ---
+
+    def file(self, data: bytes, name: str = "holiday.jpg") -> Path:
+        path = self.files / name
+        path.write_bytes(data)
+        return path
+
+    async def push(self, relay: Address, to: str, path: Path, message: str = "") -> Outcome:
+        parcel = Parcel(to, path, self.name, message=message)
+        return await push(relay, self.me, parcel, self.terms, self.report)
+
+    async def receive(self, relay: Address, policy: Policy = Policy.ALL, ask: Ask | None = None, **more: Any) -> None:
+        wishes = Wishes(self.name, self.into, policy, ask=ask, sync=False, **more)
+        await receive(relay, self.me, wishes, self.terms, self.report)
+
+    async def waits(
+        self, nursery: trio.Nursery, relay: Address, policy: Policy = Policy.ALL, ask: Ask | None = None
+    ) -> None:
+        """Begin to receive, in the background; returns once registered."""
+        before = len(self.told(events.Registered))
+        nursery.start_soon(self.receive, relay, policy, ask)
+        await self.hears(events.Registered, times=before + 1)
+
+    @asynccontextmanager
+    async def reaches(self, relay: Address, to: str, transfer: bytes) -> AsyncIterator[Connection]:
+        """The end-to-end connection to ``to``, as a push has it before its offer: to say something else there."""
+        async with link.connect(relay, self.me, role=Role.SEND, name=self.name, report=self.report) as control:
+            await control.ask(Push(to=to, transfer=transfer))
+            ringing = await control.answer()
+            assert isinstance(ringing, Ringing), f"{to} is there"
+            terms = endtoend.Terms(transfer, control.relay_key, self.name, self.key, to, ringing.key)
+            stream, already = await link.open_data(relay, control.relay_key, ringing.ticket, self.me)
+            async with stream:
+                yield await endtoend.as_sender(stream, already, terms, self.me)
