@@ -16,17 +16,18 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVarTuple, Unpack
 
 import trio
 
 from glide import events
 from glide.crypto.identity import Identity
 from glide.errors import ConnectionLost, GlideError, RelayRefused, Unreachable
-from glide.net.connection import Connection, close_gently
+from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
 from glide.net.opening import respond, turn_away
 from glide.protocol import preface
-from glide.protocol.messages import Refused, Ticket
+from glide.protocol.messages import Hello, Ticket
 from glide.protocol.preface import Purpose
 from glide.relay import session
 from glide.relay.limits import Admission, Limits
@@ -42,6 +43,7 @@ _BACKLOG = 1024
 # Running out of descriptors or memory slows new arrivals; it must not end the relay (R11).
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _ACCEPT_AGAIN = 0.1
+Arguments = TypeVarTuple("Arguments")
 _PURPOSES = frozenset({Purpose.CONTROL, Purpose.DATA})
 
 
@@ -71,6 +73,15 @@ class Relay:
         self._sessions: set[ClientSession] = set()
         self._draining = trio.Event()
         self._transfers = 0
+        self._shared = session.Shared(
+            self.registry,
+            self._tickets,
+            self._spawn_transfer,
+            self._draining,
+            config.limits,
+            config.greeting,
+            self._registered,
+        )
         self._settled = trio.Event()  # set while draining, whenever a transfer's tickets may have been used up
         self._control: trio.Nursery
         self._data: trio.Nursery
@@ -142,84 +153,72 @@ class Relay:
                     accepting.start_soon(self._greet, stream)
 
     async def _greet(self, stream: trio.SocketStream) -> None:
-        """Find out what a new connection is, and hand it to its nursery."""
-        address = _address(stream)
-        deadlines = self.config.deadlines
+        """Find out who a new connection is and what it wants, and hand it to its nursery."""
+        address, deadlines = _address(stream), self.config.deadlines
         try:
             with self._admission.connection(), self._admission.handshake(_host(stream)):
-                connection, purpose, _ = await respond(
+                connection, _, _ = await respond(
                     stream, _PURPOSES, self._identity, peer=address, deadlines=deadlines, check=_anybody
                 )
+                connection.patience = deadlines.handshake
+                match await connection.receive():
+                    case Hello() as hello:
+                        self._control.start_soon(self._guarded, connection, session.run, hello, self._shared)
+                    case Ticket() as ticket:
+                        await self._seat(connection, ticket)
         except RelayRefused as error:
             log.warning("%s turned away: %s", address, error)
             await turn_away(stream, preface.busy(error.what), deadlines)
-            return
         except GlideError as error:
             # Once and in one line: a port scanner must not fill the log.
             log.info("%s refused: %s", address, error.what)
             await trio.aclose_forcefully(stream)
-            return
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-        nursery, serve = (
-            (self._control, self._serve_control) if purpose is Purpose.CONTROL else (self._data, self._serve_data)
-        )
-        nursery.start_soon(self._guarded, serve, connection, address)
+
+    async def _seat(self, connection: Connection, ticket: Ticket) -> None:
+        """Give a data connection its place, or tell it that it has none."""
+        try:
+            seat = self._tickets.redeem(ticket.ticket, connection.peer_key)
+        except RelayRefused as error:
+            await session.refuse(connection, error)
+        else:
+            self._data.start_soon(self._guarded, connection, seat.take)
+            self._settled.set()
 
     async def _guarded(
-        self, serve: Callable[[Connection, str], Awaitable[None]], connection: Connection, address: str
+        self,
+        connection: Connection,
+        serve: Callable[[Connection, Unpack[Arguments]], Awaitable[None]],
+        *arguments: *Arguments,
     ) -> None:
         """Whatever happens to one connection ends that connection alone."""
         try:
             with self._admission.connection():
-                await serve(connection, address)
+                await serve(connection, *arguments)
         except ConnectionLost:
             pass
         except GlideError as error:
-            log.info("%s ended: %s", address, error.what)
+            log.info("%s ended: %s", connection.peer, error.what)
         except Exception:
-            log.exception("%s ended by a fault of the relay", address)
+            log.exception("%s ended by a fault of the relay", connection.peer)
         finally:
             await trio.aclose_forcefully(connection.stream)
 
-    async def _serve_control(self, connection: Connection, address: str) -> None:
-        @contextmanager
-        def registered(client: ClientSession) -> Iterator[None]:
-            self._sessions.add(client)
-            if client.name is not None:
-                self._report(events.Connected(client.name, address))
-            try:
-                yield
-            finally:
-                self._sessions.discard(client)
-                if client.name is not None:
-                    self._report(events.Disconnected(client.name, address))
-
-        await session.run(
-            connection,
-            session.Shared(
-                self.registry,
-                self._tickets,
-                self._spawn_transfer,
-                self._draining,
-                self.config.limits,
-                self.config.greeting,
-                registered,
-            ),
-        )
-
-    async def _serve_data(self, connection: Connection, address: str) -> None:
-        connection.patience = connection.deadlines.handshake
-        ticket = await connection.receive()
-        assert isinstance(ticket, Ticket), "the tables allow nothing else first"
+    @contextmanager
+    def _registered(self, client: ClientSession) -> Iterator[None]:
+        """What the relay notes of a session while it lasts."""
+        name, address = client.name, client.connection.peer
+        self._sessions.add(client)
+        if name is not None:
+            self._report(events.Connected(name, address))
         try:
-            seat = self._tickets.redeem(ticket.ticket, connection.peer_key)
-            self._settled.set()
-            await seat.transfer.take_part(seat.end, connection)
-        except RelayRefused as error:
-            await connection.send(Refused(code=error.code, message=error.what))
-        await close_gently(connection.stream, self.config.limits.linger)
+            yield
+        finally:
+            self._sessions.discard(client)
+            if name is not None:
+                self._report(events.Disconnected(name, address))
 
     def _spawn_transfer(self, own: Callable[[], Awaitable[None]]) -> None:
         self._transfers += 1

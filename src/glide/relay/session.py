@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import trio
 
-from glide.errors import NameTaken, NobodyThere, RelayRefused, Replaced, Unreachable, one_error
-from glide.net.connection import Connection, close_gently
+from glide.errors import GlideError, NameTaken, NobodyThere, RelayRefused, Replaced, Unreachable, one_error
+from glide.net.connection import Connection
 from glide.protocol import names
 from glide.protocol.messages import (
     PAGE,
@@ -237,11 +237,8 @@ class _Ring:
             session.tell(Waiting(transfer=self._id, side=side, seconds=seconds))
 
 
-async def run(connection: Connection, shared: Shared) -> None:
+async def run(connection: Connection, hello: Hello, shared: Shared) -> None:
     """Serve one control connection to its end. Raises a :class:`GlideError` for what the client did wrong."""
-    connection.patience = connection.deadlines.handshake
-    hello = await connection.receive()
-    assert isinstance(hello, Hello), "the tables allow nothing else first"
     session = ClientSession(connection, hello.name if hello.role != Role.ASK else None, shared)
     try:
         if shared.draining.is_set():
@@ -257,5 +254,12 @@ async def run(connection: Connection, shared: Shared) -> None:
             with shared.on_registered(session):
                 await session.serve()
     except (NameTaken, RelayRefused) as error:
-        await connection.send(Refused(code=error.code, message=error.what))
-    await close_gently(connection.stream, connection.deadlines.farewell)
+        await refuse(connection, error)
+    else:
+        await connection.close()
+
+
+async def refuse(connection: Connection, error: GlideError) -> None:
+    """Say no, and why, and close so that it can be read."""
+    await connection.send(Refused(code=error.code, message=error.what))
+    await connection.close()

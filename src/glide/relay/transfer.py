@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import trio
 
 from glide.errors import ConnectionLost, RelayRefused
-from glide.net.connection import Connection
-from glide.protocol.messages import Joined
+from glide.net.connection import Connection, close_gently
+from glide.protocol.messages import Joined, Refused
 from glide.relay.limits import Limits
 from glide.relay.pipe import End, Pipe
 
@@ -27,6 +27,11 @@ class Seat:
     transfer: Transfer
     end: End
     key: bytes
+
+    async def take(self, connection: Connection) -> None:
+        """Be one side of the transfer to its end, and close so that the client can read all of it."""
+        await self.transfer.take_part(self.end, connection)
+        await close_gently(connection.stream, self.transfer.linger)
 
 
 class Tickets:
@@ -63,6 +68,7 @@ class Transfer:
     def __init__(self, sender: bytes, receiver: bytes, limits: Limits) -> None:
         self.pipe = Pipe(limits)
         self.seats = (Seat(self, self.pipe.sender, sender), Seat(self, self.pipe.receiver, receiver))
+        self.linger = limits.linger
         self._limits = limits
         self._arrived = 0
         self._left = 0
@@ -114,17 +120,19 @@ class Transfer:
             nursery.start_soon(until, self._called_off)
 
     async def take_part(self, end: End, connection: Connection) -> None:
-        """Be one side: wait for the other, then carry bytes until the end. Raises :class:`RelayRefused`."""
+        """Be one side: wait for the other, then carry bytes until the end."""
         self._arrived += 1
         if self._arrived == 2:
             self._both_here.set()
         try:
             await self._joined_or_not()
-            if not self._both_here.is_set():
-                raise RelayRefused("The other side of this transfer did not come.")
-            await connection.send(Joined())
-            stream, rest = connection.detach()
-            await end.run(stream, rest)
+            if self._both_here.is_set():
+                await connection.send(Joined())
+                stream, rest = connection.detach()
+                await end.run(stream, rest)
+            else:
+                refusal = "The other side of this transfer did not come."
+                await connection.send(Refused(code=RelayRefused.code, message=refusal))
         except ConnectionLost:
             pass
         finally:
