@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from glide.client import endtoend
-from glide.client.link import Address
+from glide.client.address import Address
 from glide.crypto.identity import Identity
 from glide.errors import ConnectionLost, Declined, GlideError, NobodyThere, RelayRefused
 from glide.net.connection import Connection, close_gently
@@ -193,7 +193,10 @@ class Ring:
     async def call_off(self, code: str, message: str) -> None:
         """One of them is not coming: the other is told why."""
         self.called_off.set()
-        await self.sender.connection.send(Failed(transfer=self.id, code=code, message=message))
+        try:
+            await self.sender.connection.send(Failed(transfer=self.id, code=code, message=message))
+        except ConnectionLost:
+            pass  # the sender has gone already
 
 
 @dataclass(eq=False)
@@ -742,7 +745,7 @@ class ManInTheMiddle(Behaviour):
         ring = pipe.sender.seat.ring
 
         def parts(sender_key: bytes, receiver_key: bytes) -> tuple[bytes, ...]:
-            return endtoend.Terms(
+            return endtoend.Binding(
                 ring.id, ring.relay_key, ring.sender.name, sender_key, ring.receiver.name, receiver_key
             ).prologue
 
@@ -799,7 +802,7 @@ class Impersonate(Behaviour):
 
     async def carry(self, pipe: Pipe) -> None:
         ring = pipe.sender.seat.ring
-        parts = endtoend.Terms(
+        parts = endtoend.Binding(
             ring.id, ring.relay_key, ring.sender.name, ring.sender.key, ring.receiver.name, ring.receiver.key
         ).prologue
         if self.victim is Part.SENDER:

@@ -87,6 +87,8 @@ def _values(form: inspect.Type) -> SearchStrategy[Any]:
             return st.booleans()
         case inspect.NoneType():
             return st.none()
+        case inspect.EnumType(cls=choices):
+            return st.sampled_from(choices)
         case inspect.UnionType(types=types):
             return st.one_of([_values(each) for each in types])
         case inspect.VarTupleType(item_type=item, min_length=fewest, max_length=most):

@@ -12,7 +12,6 @@ from hypothesis.strategies import SearchStrategy
 
 from glide import errors
 from glide.errors import (
-    Cancelled,
     ConnectionLost,
     Declined,
     Exit,
@@ -28,6 +27,7 @@ from glide.errors import (
     RelayRefused,
     Replaced,
     Stalled,
+    Stopped,
     Unreachable,
     UsageError,
     from_code,
@@ -40,7 +40,7 @@ CONTRACT: dict[type[GlideError], tuple[str, int]] = {
     UsageError: ("usage", 2),
     NobodyThere: ("nobody", 3),
     Declined: ("declined", 4),
-    Cancelled: ("cancelled", 4),
+    Stopped: ("cancelled", 4),
     KeyChanged: ("key-changed", 5),
     Unreachable: ("unreachable", 6),
     ConnectionLost: ("lost", 6),
@@ -74,13 +74,17 @@ def test_the_exit_codes_are_those_documented() -> None:
 
 @pytest.mark.parametrize("error", set(CONTRACT) - {GlideError}, ids=lambda error: error.__name__)
 def test_the_word_of_an_error_stands_for_it_on_the_other_side(error: type[GlideError]) -> None:
-    assert from_code(error.code, GlideError) is error
+    assert from_code(error.code, GlideError, FileError, error) is error
     assert len(error.code) <= 32, "must fit the field `code` of messages"
 
 
 @given(st.text())
 def test_a_word_of_a_newer_version_stands_for_the_default(word: str) -> None:
-    assert from_code("new-" + word, Declined) is Declined
+    assert from_code("new-" + word, Declined, FileError) is Declined
+
+
+def test_a_word_that_may_not_be_said_here_stands_for_the_default() -> None:
+    assert from_code(NameTaken.code, Declined, FileError) is Declined
 
 
 def test_an_error_says_what_happened_what_it_means_and_what_to_do_next_in_this_order() -> None:

@@ -36,16 +36,19 @@ class GlideError(Exception):
 
     ``what`` happened; what it ``means`` for the files; what to do ``next``. ``code`` is the word used on
     the wire and as the ``status`` in JSON. Text of a peer goes through :func:`glide.text.printable` first.
+    ``for_peer`` is what the other side of a transfer is told, since the rest speaks of this side's files and in this
+    side's words; without it they get the code alone.
     """
 
     code: str = "error"
     exit: Exit = Exit.OTHER
 
-    def __init__(self, what: str, means: str = "", next: str = "") -> None:
+    def __init__(self, what: str, means: str = "", next: str = "", *, for_peer: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.means = means
         self.next = next
+        self.for_peer = for_peer
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.what, self.means, self.next) if part)
@@ -67,7 +70,7 @@ class Declined(GlideError):
     code, exit = "declined", Exit.DECLINED
 
 
-class Cancelled(GlideError):
+class Stopped(GlideError):
     """The other person stopped a transfer that had been accepted or offered."""
 
     code, exit = "cancelled", Exit.DECLINED
@@ -143,18 +146,9 @@ class RelayRefused(GlideError):
     code, exit = "refused", Exit.REFUSED
 
 
-_BY_CODE: dict[str, type[GlideError]] = {
-    error.code: error
-    for error in (
-        UsageError, NobodyThere, Declined, Cancelled, KeyChanged, Unreachable, ConnectionLost, Stalled,
-        IntegrityError, FileError, NameUnusable, ProtocolError, NotGlide, NameTaken, Replaced, RelayRefused,
-    )
-}  # fmt: skip  # a table reads better short
-
-
-def from_code(code: str, default: type[GlideError]) -> type[GlideError]:
-    """The error that a word from the wire stands for; ``default`` for words of a newer version."""
-    return _BY_CODE.get(code, default)
+def from_code(code: str, default: type[GlideError], *others: type[GlideError]) -> type[GlideError]:
+    """The error that a word from the wire stands for, of those that its sender may cause here; else ``default``."""
+    return next((error for error in others if error.code == code), default)
 
 
 @contextmanager

@@ -52,6 +52,14 @@ class Notice(Event):
 
 
 @dataclass(frozen=True)
+class Detail(Event):
+    """A step on the way, for those who asked for more."""
+
+    event = "detail"
+    message: str
+
+
+@dataclass(frozen=True)
 class Registered(Event):
     event = "registered"
     name: str

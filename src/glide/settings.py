@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from glide import files
 from glide.errors import FileError, UsageError
 from glide.text import parse_duration, printable
 
@@ -69,7 +70,7 @@ SETTINGS: dict[str, Setting] = {
     "ask-timeout": Setting(parse_duration, 300.0),
     "host": Setting(str, "127.0.0.1"),
     "port": Setting(_port, 8080),
-    "greeting": Setting(str, "Welcome to the server!"),
+    "greeting": Setting(str, None),
     "grace": Setting(parse_duration, 30.0),
     "json": Setting(_boolean, False),
     "quiet": Setting(_boolean, False),
@@ -147,6 +148,10 @@ class Settings:
     @staticmethod
     def _parse(setting: Setting, value: Any, where: str) -> Any:
         try:
+            if isinstance(value, dict) or (isinstance(value, list) and not setting.many):
+                raise ValueError("one plain value is wanted")
+            if isinstance(value, bool) and setting.parse is not _boolean:
+                raise ValueError("true and false mean nothing here")
             if setting.many:
                 return tuple(setting.parse(str(each)) for each in (value if isinstance(value, list) else [value]))
             return setting.parse(str(value))
@@ -159,13 +164,10 @@ class Settings:
 
         path = self.home.config_file
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             text = path.read_text(encoding="utf-8") if path.exists() else ""
             document = tomlkit.parse(text)
             document[name] = value
-            fresh = path.with_name(f".{path.name}.{os.getpid()}")
-            fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
-            os.replace(fresh, path)
+            files.replace(path, tomlkit.dumps(document).encode())
         except OSError as error:
             raise FileError(
                 f"{path} cannot be written: {error.strerror}.", "The setting was not saved.", "Check its permissions."
@@ -179,9 +181,9 @@ def _load(path: Path) -> dict[str, Any]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}.", next="Mend it, or move it away.") from None
     for key in found:
         if key not in SETTINGS:

@@ -13,6 +13,10 @@ import unicodedata
 # Cc: C0, DEL, C1. Cf: bidi controls, zero-width characters, tags. Cs: lone surrogates. Co, Cn: private and
 # unassigned, which a terminal may draw as anything. Zl, Zp: line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Letters and marks that are drawn as nothing: Hangul fillers, the empty braille pattern, the grapheme joiner.
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f")
+# Marks on one letter beyond this would cover the lines around it.
+_MOST_MARKS = 4
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -29,15 +33,19 @@ def printable(text: str, limit: int = 200) -> str:
     # Cut first: ten megabytes must not be escaped character by character to be thrown away.
     if len(text) > 2 * limit:
         text = text[:limit] + "…" + text[-limit:]
-    shown = "".join(_escaped(character) for character in text)
+    marks, pieces = 0, []
+    for character in text:
+        marks = marks + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
+        pieces.append(_escaped(character, hide=marks > _MOST_MARKS))
+    shown = "".join(pieces)
     if len(shown) > limit:
         tail = limit // 3
         shown = shown[: limit - tail - 1] + "…" + shown[len(shown) - tail :]
     return shown
 
 
-def _escaped(character: str) -> str:
-    if unicodedata.category(character) not in _HIDDEN:
+def _escaped(character: str, *, hide: bool) -> str:
+    if not hide and character not in _BLANK and unicodedata.category(character) not in _HIDDEN:
         return character
     number = ord(character)
     if number < 0x100:

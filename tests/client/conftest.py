@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from glide import events
-from glide.client.link import Address
+from glide.client.address import Address
 from glide.crypto.identity import Identity
 from glide.relay.server import Config, Relay
 from tests.client.people import HASTY, HASTY_TERMS, Person

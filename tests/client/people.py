@@ -12,7 +12,8 @@ import trio
 
 from glide import events
 from glide.client import endtoend, link
-from glide.client.link import Address, Me
+from glide.client.address import Address
+from glide.client.link import Me
 from glide.client.push import Parcel, push
 from glide.client.receive import Ask, Wishes, receive
 from glide.crypto.identity import Identity
@@ -21,7 +22,7 @@ from glide.net.deadlines import Deadlines
 from glide.people.known import Known, Trust
 from glide.people.policy import Policy
 from glide.protocol.messages import Push, Ringing, Role
-from glide.transfer.sending import Outcome, Terms
+from glide.transfer.terms import Outcome, Terms
 
 E = TypeVar("E", bound=events.Event)
 
@@ -125,7 +126,7 @@ class Person:
             await control.ask(Push(to=to, transfer=transfer))
             ringing = await control.answer()
             assert isinstance(ringing, Ringing), f"{to} is there"
-            terms = endtoend.Terms(transfer, control.relay_key, self.name, self.key, to, ringing.key)
+            terms = endtoend.Binding(transfer, control.relay_key, self.name, self.key, to, ringing.key)
             stream, already = await link.open_data(relay, control.relay_key, ringing.ticket, self.me)
             async with stream:
                 yield await endtoend.as_sender(stream, already, terms, self.me)

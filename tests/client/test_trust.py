@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from glide import events
-from glide.client.link import Address
+from glide.client.address import Address
 from glide.client.push import Parcel, push
 from glide.crypto.identity import Identity
 from glide.errors import Declined, Exit, KeyChanged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -33,6 +33,7 @@ from glide.protocol.messages import (
     Push,
     Refused,
     Ringing,
+    Role,
     Ticket,
     Waiting,
     Welcome,
@@ -222,15 +223,15 @@ def test_a_message_with_bytes_behind_it_is_refused(said: Message, tail: bytes) -
 @pytest.mark.parametrize(
     "said",
     [
-        Hello("listen"),
-        Hello("send\n"),
-        Hello("send", name=""),
-        Hello("send", name="Alice"),
-        Hello("send", name="a..b"),
-        Hello("send", name="alice\n"),
-        Hello("send", name="a" * 33),
-        Hello("send", features=("f",) * 33),
-        Hello("send", features=("f" * 33,)),
+        Hello(cast(Role, "listen")),
+        Hello(cast(Role, "send\n")),
+        Hello(Role.SEND, name=""),
+        Hello(Role.SEND, name="Alice"),
+        Hello(Role.SEND, name="a..b"),
+        Hello(Role.SEND, name="alice\n"),
+        Hello(Role.SEND, name="a" * 33),
+        Hello(Role.SEND, features=("f",) * 33),
+        Hello(Role.SEND, features=("f" * 33,)),
         Welcome("x" * 401),
         Refused("c" * 33),
         Push("../etc", ID),
@@ -330,6 +331,8 @@ def longest(form: inspect.Type) -> Any:
     match form:
         case inspect.StructType(cls=cls, fields=fields):
             return cls(**{field.name: longest(field.type) for field in fields})
+        case inspect.EnumType(cls=choices):
+            return max(choices, key=lambda choice: len(str(choice)))
         case inspect.StrType(pattern=None, max_length=int(most)):
             return "\U0001f40c" * most  # four bytes each, as many as UTF-8 ever takes
         case inspect.StrType(pattern=str(pattern)):

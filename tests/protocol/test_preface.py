@@ -126,7 +126,7 @@ def test_R1_any_opening_is_a_purpose_or_refused_in_plain_words(line: bytes) -> N
 @pytest.mark.parametrize("line", [b"HTTP/1.1 400 Bad Request\r", b"HTTP/1.0 501 Not Implemented"])
 def test_a_web_server_is_not_glide_and_its_answer_is_shown(line: bytes) -> None:
     with pytest.raises(NotGlide, match="not a glide relay") as caught:
-        preface.check_answer(line, "web.example")
+        preface.check_answer(line, "the relay web.example")
     assert "HTTP/1." in caught.value.what
     assert "host and port" in caught.value.next
 

@@ -15,23 +15,19 @@ app = typer.Typer(help="Pinned keys: of people, and of relays.", invoke_without_
 @app.callback()
 def known(context: typer.Context, json: options.Json = None) -> None:
     """List the keys that are pinned, of people and of relays."""
-    from glide.cli.render import Renderer
-    from glide.cli.run import ending
     from glide.crypto.identity import fingerprint, key_text
     from glide.people.known import Known
 
     if context.invoked_subcommand is not None:
         return
-    renderer = Renderer(json=bool(json))
-    with ending(renderer):
-        chosen = options.settings(json=json)
-        renderer.json = chosen["json"]
+    with options.verb(json=json) as (chosen, renderer):
         book = Known(chosen.home.known)
-        for pin in book.people():
+        people, relays = book.people(), book.relays()
+        for pin in people:
             if renderer.json:
                 renderer.line(
                     {
-                        "event": "person",
+                        "event": "pin",
                         "time": time.time(),
                         "name": pin.name,
                         "key": key_text(pin.key),
@@ -44,33 +40,32 @@ def known(context: typer.Context, json: options.Json = None) -> None:
                 )
             else:
                 since = time.strftime("%Y-%m-%d", time.localtime(pin.since))
-                print(f"{pin.name:<32}  {pin.trust:<8}  {fingerprint(pin.key)}  since {since}")
-        for relay in book.relays():
+                renderer.out(f"{pin.name:<32}  {pin.trust:<8}  {fingerprint(pin.key)}  since {since}")
+        for relay in relays:
             if renderer.json:
                 renderer.line(
-                    {"event": "relay", "time": time.time(), "address": relay.address, "key": key_text(relay.key)}
+                    {"event": "relay-pin", "time": time.time(), "address": relay.address, "key": key_text(relay.key)}
                 )
             else:
-                print(f"relay {relay.address:<26}  pinned    {fingerprint(relay.key)}")
+                renderer.out(f"relay {relay.address:<26}  pinned    {fingerprint(relay.key)}")
+        if not people and not relays and not renderer.json:
+            renderer.say("Nobody is known yet.")
 
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Their name at the relay.")],
     key: Annotated[str, typer.Argument(metavar="KEY", help="What `glide id` shows them.")],
     relay: options.Relay = None,
+    json: options.Json = None,
 ) -> None:
     """Pin a person's key that you got from them another way, at the relay in use."""
-    from glide.cli.render import Renderer
-    from glide.cli.run import ending
     from glide.crypto.identity import fingerprint, parse_key
     from glide.errors import UsageError
     from glide.people.known import Known, Trust
     from glide.protocol import names
 
-    renderer = Renderer(json=False)
-    with ending(renderer):
-        chosen = options.settings(relay=relay)
+    with options.verb(relay=relay, json=json) as (chosen, renderer):
         person = names.parse(name)
         try:
             pinned = parse_key(key)
@@ -90,26 +85,25 @@ def add(
 
 @app.command("forget")
 def forget(
-    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The person.")] = None,
     relay: Annotated[
         str | None, typer.Option("--relay", metavar="HOST:PORT", help="Forget the key of this relay.")
     ] = None,
+    json: options.Json = None,
 ) -> None:
     """Drop the pin of a person, or of a relay."""
-    from glide.cli.render import Renderer
-    from glide.cli.run import ending
-    from glide.client.link import Address
+    from glide.client.address import Address
     from glide.errors import UsageError
     from glide.people.known import Known
     from glide.protocol import names
 
-    renderer = Renderer(json=False)
-    with ending(renderer):
-        book = Known(options.settings().home.known)
+    with options.verb(json=json) as (chosen, renderer):
+        book = Known(chosen.home.known)
         if (name is None) == (relay is None):
             raise UsageError("Say whom to forget: a NAME, or --relay HOST:PORT.")
         if name is not None:
-            what, count = names.parse(name), book.forget(names.parse(name))
+            what = names.parse(name)
+            count = book.forget(what)
         else:
             what = str(Address.parse(relay or ""))
             count = book.forget_relay(what)

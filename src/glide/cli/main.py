@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
 from glide import __version__
 from glide.cli import id, known, push, receive, serve, use, who
+from glide.cli.render import Renderer
+from glide.errors import Exit
 
 app = typer.Typer(
     name="glide",
@@ -41,14 +44,13 @@ app.command("id")(id.id)
 app.add_typer(known.app, name="known")
 
 
-def main() -> None:
-    """Run the command line; never returns, never shows a traceback."""
+def run() -> NoReturn:
+    """Run the verb on the command line; exits with its code."""
     try:
-        app()
-    except KeyboardInterrupt:
-        # Before trio runs, or after it: inside, cli.run watches signals.
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
+        app(standalone_mode=True)
+    except SystemExit as ended:
+        # The parser ends wrong usage by itself, before there is a verb that could say so in JSON.
+        if ended.code == Exit.USAGE and "--json" in sys.argv and not Renderer.said_result:
+            Renderer(json=True).result("usage", Exit.USAGE, "Wrong usage; see stderr.")
+        raise
+    sys.exit(0)

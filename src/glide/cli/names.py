@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from glide.cli import options
 from glide.crypto.identity import key_text
+from glide.errors import UsageError
 from glide.protocol import names
 from glide.settings import Settings, login
 from glide.text import printable
@@ -28,8 +29,18 @@ def mine(chosen: Settings, public_key: bytes, *, ask: bool) -> Chosen:
     suggested = names.default(login(), f"user-{key_text(public_key)[:4]}")
     if not ask or not options.on_terminal():
         return Chosen(suggested, by_default=True)
-    print(f"Under which name do you want to receive? [{suggested}] ", end="", file=sys.stderr, flush=True)
-    name = names.parse(sys.stdin.readline().strip() or suggested)
-    chosen.save("as", name)
-    print(f"Saved in {printable(str(chosen.home.config_file), 400)}; --as NAME changes it for once.", file=sys.stderr)
-    return Chosen(name, by_default=False)
+    while True:
+        print(f"Under which name do you want to receive? [{suggested}] ", end="", file=sys.stderr, flush=True)
+        typed = sys.stdin.readline()
+        if not typed:
+            print(file=sys.stderr)
+            raise UsageError("No name was given.", "Nothing is received.", "Give one with --as NAME.")
+        try:
+            name = names.parse(typed.strip() or suggested)
+        except UsageError as error:
+            print(error, file=sys.stderr)
+            continue
+        chosen.save("as", name)
+        where = printable(str(chosen.home.config_file), 400)
+        print(f"Saved in {where}; --as NAME changes it for once.", file=sys.stderr)
+        return Chosen(name, by_default=False)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glide.cli.render import Renderer
 from glide.settings import Home, Settings, variable
 
 if TYPE_CHECKING:
-    from glide.client.link import Address, Me
+    from glide.client.address import Address
+    from glide.client.link import Me
     from glide.net.deadlines import Deadlines
 
 
@@ -24,25 +27,44 @@ Relay = Annotated[
     str | None,
     typer.Option("--relay", metavar="HOST[:PORT][#KEY]", help=f"The relay, if not the one in use. {_env('relay')}"),
 ]
-As = Annotated[str | None, typer.Option("--as", metavar="NAME", help=f"Your name there. {_env('as')}")]
+As = Annotated[
+    str | None,
+    typer.Option("--as", metavar="NAME", help=f"Your name there; default: saved, or the login name. {_env('as')}"),
+]
 Json = Annotated[bool | None, typer.Option("--json", help=f"One JSON object a line, for scripts. {_env('json')}")]
 Quiet = Annotated[bool | None, typer.Option("--quiet", "-q", help=f"Say nothing but errors. {_env('quiet')}")]
-Verbose = Annotated[bool | None, typer.Option("--verbose", "-v", help=f"Say more. {_env('verbose')}")]
+Verbose = Annotated[
+    bool | None, typer.Option("--verbose", "-v", help=f"Say each step, and where a fault was. {_env('verbose')}")
+]
 Idle = Annotated[
     str | None,
     typer.Option(
-        "--idle", metavar="DURATION", help=f"Give up when nothing moves for so long; 0s: never. {_env('idle')}"
+        "--idle",
+        metavar="DURATION",
+        help=f"Give up when nothing moves for so long; default 60s, 0s: never. {_env('idle')}",
     ),
 ]
 AskTimeout = Annotated[
     str | None,
-    typer.Option("--ask-timeout", metavar="DURATION", help=f"How long a person may think. {_env('ask-timeout')}"),
+    typer.Option(
+        "--ask-timeout", metavar="DURATION", help=f"How long a person may think; default 5m. {_env('ask-timeout')}"
+    ),
 ]
 
 
-def settings(**flags: Any) -> Settings:
-    """The settings of a verb, from its flags (underscores for dashes; ``as_`` and ``from_`` for the words)."""
-    return Settings({name.rstrip("_").replace("_", "-"): value for name, value in flags.items()}, Home.find())
+@contextmanager
+def verb(**flags: Any) -> Iterator[tuple[Settings, Renderer]]:
+    """What every verb runs in: its settings, and a renderer; whatever happens, it exits with the right code.
+
+    ``flags`` are those of the command line, with underscores for dashes, and ``as_`` and ``from_`` for the words.
+    """
+    from glide.cli.run import ending
+
+    renderer = Renderer(json=bool(flags.get("json")), quiet=bool(flags.get("quiet")))
+    with ending(renderer):
+        chosen = Settings({name.rstrip("_").replace("_", "-"): value for name, value in flags.items()}, Home.find())
+        renderer.json, renderer.quiet, renderer.verbose = chosen["json"], chosen["quiet"], chosen["verbose"]
+        yield chosen, renderer
 
 
 def deadlines(chosen: Settings) -> Deadlines:
@@ -61,15 +83,11 @@ def me(chosen: Settings) -> Me:
 
 
 def address(chosen: Settings) -> Address:
-    from glide.client.link import Address
+    from glide.client.address import Address
 
     return Address.parse(chosen["relay"])
 
 
 def on_terminal() -> bool:
     """True if a person can be asked: they see the question, and what answers is a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def folder(text: str) -> Path:
-    return Path(text).expanduser()
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))

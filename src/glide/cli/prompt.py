@@ -9,6 +9,7 @@ import trio
 
 from glide import events
 from glide.cli.render import Renderer, offer_text
+from glide.text import printable
 
 try:
     import termios
@@ -20,29 +21,42 @@ class Prompt:
     """Asks on stderr, reads from the terminal that stdin is."""
 
     def __init__(self, renderer: Renderer) -> None:
+        renderer.asks = True
         self._renderer = renderer
         self._one_at_a_time = trio.Lock()
 
     async def consent(self, offer: events.OfferArrived) -> bool:
         """True if the person says yes to ``offer``. Cancelled, the question is withdrawn."""
         async with self._one_at_a_time:
-            self._renderer.stop_bars()
-            if self._renderer.quiet or self._renderer.json:  # otherwise it has been shown as it came
-                print(offer_text(offer), file=sys.stderr)
-            answer = await self.line(f"Take it from {offer.sender}? [y/N] ")
-        return answer.strip().lower() in ("y", "yes")
+            with self._renderer.question():
+                _say(offer_text(offer) + "\n")
+                if termios is not None:
+                    # What was typed before the question was seen is no answer to it.
+                    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+                while True:
+                    answer = await self._line(f"Take it from {printable(offer.sender)}? [y/N] ")
+                    match answer.strip().lower():
+                        case "y" | "yes":
+                            return True
+                        case "" | "n" | "no":
+                            return False
+                    _say("Please answer y or n.\n")
 
-    async def line(self, question: str) -> str:
+    async def _line(self, question: str) -> str:
         """What the person types; an empty string at the end of input."""
-        if termios is not None:
-            # What was typed before the question was seen is no answer to it.
-            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
-        print(question, end="", file=sys.stderr, flush=True)
+        _say(question)
         try:
-            return await _read_line()
+            answer = await _read_line()
         except trio.Cancelled:
-            print("(withdrawn)", file=sys.stderr, flush=True)
+            _say("(no longer asked)\n")
             raise
+        if not answer.endswith("\n"):
+            _say("\n")
+        return answer
+
+
+def _say(text: str) -> None:
+    print(text, end="", file=sys.stderr, flush=True)
 
 
 async def _read_line() -> str:

@@ -28,32 +28,28 @@ def push(
     verbose: options.Verbose = None,
 ) -> None:
     """Send a file to a person who is receiving; succeeds only when they have confirmed all of it."""
+    from pathlib import Path
+
     from glide.cli import names
-    from glide.cli.render import Renderer
-    from glide.cli.run import ending, run
+    from glide.cli.run import run
     from glide.client import push as client
     from glide.errors import UsageError
     from glide.protocol.names import parse
-    from glide.transfer.sending import Terms
+    from glide.transfer.terms import Terms
 
-    renderer = Renderer(json=bool(json), quiet=bool(quiet))
-    with ending(renderer):
-        chosen = options.settings(
-            as_=as_, message=message, filename=filename, idle=idle, ask_timeout=ask_timeout, relay=relay, json=json,
-            quiet=quiet, verbose=verbose,
-        )  # fmt: skip  # every flag of the verb, and nothing else
-        renderer.json, renderer.quiet, renderer.verbose = chosen["json"], chosen["quiet"], chosen["verbose"]
+    with options.verb(
+        as_=as_, message=message, filename=filename, idle=idle, ask_timeout=ask_timeout, relay=relay, json=json,
+        quiet=quiet, verbose=verbose,
+    ) as (chosen, renderer):  # fmt: skip  # every flag of the verb, and nothing else
         to = parse(name)
         if len(chosen["message"]) > 400 or any("\ud800" <= c <= "\udfff" for c in chosen["message"]):
             raise UsageError("--message: 400 characters of UTF-8 at most.")
-        me = options.me(chosen)
+        me, address = options.me(chosen), options.address(chosen)
         mine = names.mine(chosen, me.identity.public, ask=False)
-        parcel = client.Parcel(
-            to, options.folder(path), mine.name, mine.by_default, chosen["filename"], chosen["message"]
-        )
-        address, terms = options.address(chosen), Terms(chosen["idle"], chosen["ask-timeout"])
+        parcel = client.Parcel(to, Path(path), mine.name, mine.by_default, chosen["filename"], chosen["message"])
+        terms = Terms(chosen["idle"], chosen["ask-timeout"])
 
         async def verb() -> None:
             await client.push(address, me, parcel, terms, renderer.report)
 
-        run(verb, renderer)
+        run(verb)

@@ -41,32 +41,31 @@ def receive(
     verbose: options.Verbose = None,
 ) -> None:
     """Wait for files under a name; asks before each, unless --accept says whose to take."""
+    from pathlib import Path
+
     from glide.cli import names
     from glide.cli.prompt import Prompt
-    from glide.cli.render import Renderer
-    from glide.cli.run import ending, run
+    from glide.cli.run import run
     from glide.client import receive as client
     from glide.people.policy import Policy
     from glide.protocol.names import parse
-    from glide.transfer.sending import Terms
+    from glide.transfer.terms import Terms
 
-    renderer = Renderer(json=bool(json), quiet=bool(quiet))
-    with ending(renderer):
-        chosen = options.settings(
-            as_=as_, into=into, accept=accept, from_=from_, once=once, allow_hidden=allow_hidden, no_fsync=no_fsync,
-            idle=idle, ask_timeout=ask_timeout, relay=relay, json=json, quiet=quiet, verbose=verbose,
-        )  # fmt: skip  # every flag of the verb, and nothing else
-        renderer.json, renderer.quiet, renderer.verbose = chosen["json"], chosen["quiet"], chosen["verbose"]
-        me = options.me(chosen)
+    with options.verb(
+        as_=as_, into=into, accept=accept, from_=from_, once=once, allow_hidden=allow_hidden, no_fsync=no_fsync,
+        idle=idle, ask_timeout=ask_timeout, relay=relay, json=json, quiet=quiet, verbose=verbose,
+    ) as (chosen, renderer):  # fmt: skip  # every flag of the verb, and nothing else
+        me, policy = options.me(chosen), Policy(chosen["accept"])
+        can_ask = policy is Policy.ASK and options.on_terminal()
         wishes = client.Wishes(
             name=names.mine(chosen, me.identity.public, ask=True).name,
-            into=options.folder(chosen["into"]),
-            policy=Policy(chosen["accept"]),
+            into=Path(chosen["into"]).expanduser(),
+            policy=policy,
             only=frozenset(parse(name) for name in chosen["from"]),
             once=chosen["once"],
             allow_hidden=chosen["allow-hidden"],
             sync=not chosen["no-fsync"],
-            ask=Prompt(renderer).consent if options.on_terminal() else None,
+            ask=Prompt(renderer).consent if can_ask else None,
         )
         address, terms = options.address(chosen), Terms(chosen["idle"], chosen["ask-timeout"])
-        run(lambda: client.receive(address, me, wishes, terms, renderer.report), renderer)
+        run(lambda: client.receive(address, me, wishes, terms, renderer.report))

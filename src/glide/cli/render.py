@@ -11,8 +11,10 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from glide import events
 from glide.crypto.identity import fingerprint, key_text
@@ -24,17 +26,31 @@ if TYPE_CHECKING:
 # JSON progress: often enough to draw a bar, seldom enough to read.
 _PROGRESS_EVERY = 0.5
 
+# Lines that are told after a question; of more, the last ones.
+_MOST_HELD = 20
+
 _JSON_NAMES = {"sender": "from"}
 _HUMAN_ONLY = {"trust", "names", "aliases", "greeting"}
 
 
 class Renderer:
-    """Writes what one command has to say."""
+    """Writes what one command has to say.
+
+    What is said never decides what happens: output that nobody takes any more, or that a full disk refuses, is
+    dropped, and the transfer goes on.
+    """
+
+    # Whether the last line of this process has been written.
+    said_result: ClassVar[bool] = False
 
     def __init__(self, *, json: bool, quiet: bool = False, verbose: bool = False) -> None:
         self.json = json
         self.quiet = quiet
         self.verbose = verbose
+        # A question that is open is not to be written into: what comes meanwhile is held, and told after it.
+        self._held: list[str] | None = None
+        # True if offers are shown by the question about them.
+        self.asks = False
         self._bars: Progress | None = None
         self._tasks: dict[bytes, TaskID] = {}
         self._last_progress: dict[bytes, float] = {}
@@ -55,6 +71,8 @@ class Renderer:
             if now - self._last_progress.get(event.transfer, 0.0) < _PROGRESS_EVERY:
                 return
             self._last_progress[event.transfer] = now
+        if isinstance(event, events.Detail) and not self.verbose:
+            return
         record = {
             _JSON_NAMES.get(field.name, field.name): _plain(field.name, getattr(event, field.name))
             for field in fields(event)
@@ -64,55 +82,68 @@ class Renderer:
 
     def line(self, record: dict[str, Any]) -> None:
         """One JSON line on stdout, at once."""
-        print(json.dumps(record, ensure_ascii=True), flush=True)
+        self.out(json.dumps(record, ensure_ascii=True))
+
+    def out(self, text: str) -> None:
+        """A line of results on stdout, at once."""
+        _write(sys.stdout, text)
 
     def _report_text(self, event: events.Event) -> None:
         match event:
             case events.Saved():
                 self.stop_bar(event.transfer)
-                print(event.path if not sys.stdout.isatty() else printable(event.path, 4096), flush=True)
+                on_terminal = sys.stdout is not None and sys.stdout.isatty()
+                self.out(printable(event.path, 4096) if on_terminal else event.path)
                 return
             case events.Failed():
                 self.stop_bar(event.transfer)
-                self.say(f"From {event.sender}: {printable(event.message, 1000)}", always=True)
+                self.say(f"From {printable(event.sender)}: {printable(event.message, 1000)}", always=True)
                 return
             case events.OfferDeclined():
-                self.say(f"Refused an offer from {event.sender}: {printable(event.reason, 1000)}", always=True)
+                self.say(
+                    f"Refused an offer from {printable(event.sender)}: {printable(event.reason, 1000)}", always=True
+                )
                 return
         if self.quiet:
             return
         match event:
             case events.Notice():
                 self.say(event.message)
+            case events.Detail():
+                if self.verbose:
+                    self.say(f"{_clock()} {event.message}")
             case events.Registered():
                 if event.greeting:
                     self.say(printable(event.greeting))
-                self.say(f"You receive as {event.name}; your fingerprint is {fingerprint(event.key)}. Ctrl-C ends.")
+                self.say(f"You receive as {printable(event.name)}, fingerprint {fingerprint(event.key)}. Ctrl-C ends.")
             case events.OfferArrived():
-                self._peers[event.transfer] = f"from {event.sender}"
-                self.say(offer_text(event))
+                self._peers[event.transfer] = f"from {printable(event.sender)}"
+                if not self.asks:
+                    self.say(offer_text(event))
             case events.Ringing():
-                self._peers[event.transfer] = f"to {event.to}"
+                self._peers[event.transfer] = f"to {printable(event.to)}"
                 new = ": a first meeting, remembered from now on" if event.trust == "new" else f" ({event.trust})"
-                self.say(f"Ringing {event.to}, fingerprint {fingerprint(event.key)}{new}{_also(event.aliases)}.")
+                self.say(
+                    f"Ringing {printable(event.to)}, fingerprint {fingerprint(event.key)}{new}{_also(event.aliases)}."
+                )
             case events.Accepted():
-                self.say(f"{event.to} takes it.")
+                self.say(f"{printable(event.to)} takes it.")
             case events.Progress():
                 self._bar(event)
             case events.StalledEvent():
-                self.say(f"Nothing has moved for {event.seconds} s: the relay waits for the {event.who}.")
+                self.say(f"Nothing has moved for {event.seconds} s: the relay waits for the {printable(event.who)}.")
             case events.Delivered():
                 self.stop_bar(event.transfer)
-                self.say(f"Delivered to {event.to}: {size(event.bytes)}, blake3:{event.digest.hex()}")
+                self.say(f"Delivered to {printable(event.to)}: {size(event.bytes)}, blake3:{event.digest.hex()}")
             case events.Connected():
-                self.say(f"{_clock()} {event.name} connected from {event.peer}")
+                self.say(f"{_clock()} {printable(event.name)} connected from {printable(event.peer)}")
             case events.Disconnected():
-                self.say(f"{_clock()} {event.name} disconnected from {event.peer}")
+                self.say(f"{_clock()} {printable(event.name)} disconnected from {printable(event.peer)}")
 
     # --- progress bars ---
 
     def _bar(self, event: events.Progress) -> None:
-        if not sys.stderr.isatty():
+        if sys.stderr is None or not sys.stderr.isatty() or self._held is not None:
             return
         if self._bars is None:
             self._bars = _progress()
@@ -144,18 +175,33 @@ class Renderer:
         """A line for people."""
         if self.quiet and not always:
             return
-        if self._bars is not None:
+        if self._held is not None:
+            self._held = [*self._held, text][-_MOST_HELD:]
+        elif self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            _write(sys.stderr, text)
+
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """Nothing else is written while the block runs; what was said meanwhile comes after it."""
+        self.stop_bars()
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            for text in held:
+                self.say(text, always=True)
 
     def result(self, status: str, exit: int, message: str) -> None:
         """The last line of every command."""
         self.stop_bars()
+        Renderer.said_result = True
         if self.json:
             self.line({"event": "result", "time": time.time(), "status": status, "exit": int(exit), "message": message})
         elif message:
-            print(f"glide: {message}" if exit else message, file=sys.stderr, flush=True)
+            _write(sys.stderr, f"glide: {message}" if exit else message)
 
     def fault(self, error: Exception) -> None:
         """A bug of ours: told in a line, in full only to those who asked for more."""
@@ -165,8 +211,22 @@ class Renderer:
             f"A fault of glide itself: {type(error).__name__}: {printable(str(error))}. Please report it; --verbose "
             "shows where.",
         )
-        if self.verbose:
+        if self.verbose and sys.stderr is not None:
             traceback.print_exception(error)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """A line, at once. A stream that was closed from the start is None; one that fails later is replaced."""
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except (OSError, ValueError):
+        # The reader has gone, or the disk is full. Python would complain again when it flushes at the end.
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (OSError, ValueError):
+            pass  # not even a descriptor is left
 
 
 def offer_text(offer: events.OfferArrived) -> str:
@@ -181,14 +241,12 @@ def offer_text(offer: events.OfferArrived) -> str:
     more = f" and {offer.items - 3} more" if offer.items > 3 else ""
     what = "1 file" if offer.items == 1 else f"{offer.items} files"
     message = f"\n  They say: {printable(offer.message, 300)}" if offer.message else ""
-    return (
-        f"{offer.sender} ({known}, fingerprint {fingerprint(offer.key)}{_also(offer.aliases)}) offers {what}, "
-        f"{size(offer.bytes)}: {named}{more}{message}"
-    )
+    who = f"{printable(offer.sender)} ({known}, fingerprint {fingerprint(offer.key)}{_also(offer.aliases)})"
+    return f"{who} offers {what}, {size(offer.bytes)}: {named}{more}{message}"
 
 
 def _also(aliases: tuple[str, ...]) -> str:
-    return f", a key that you know as {' and '.join(aliases[:3])}" if aliases else ""
+    return f", a key that you know as {' and '.join(map(printable, aliases[:3]))}" if aliases else ""
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -1,11 +1,11 @@
-"""The only place that starts trio; it turns whatever happens into an exit code and a last line."""
+"""Where verbs that talk to a relay start trio, and where whatever happens becomes an exit code and a last line."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -17,8 +17,16 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 _STATUS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def run(verb: Callable[[], Awaitable[None]], renderer: Renderer) -> NoReturn:
-    """Run an asynchronous verb to its end, or until a signal; exit as the contract says.
+class _Signalled(Exception):  # it is no error
+    """A signal ended the verb."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def run(verb: Callable[[], Awaitable[None]]) -> None:
+    """Run an asynchronous verb to its end, or until a signal; to be called within :func:`ending`.
 
     The first signal cancels the verb, which tells its peers; a second one ends the process at once.
     """
@@ -26,45 +34,44 @@ def run(verb: Callable[[], Awaitable[None]], renderer: Renderer) -> NoReturn:
 
     caught: list[int] = []
 
-    async def watch(scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(*SIGNALS) as signals:
-            async for number in signals:
-                if caught:
-                    os._exit(128 + number)
-                caught.append(number)
-                scope.cancel()
+    async def watch(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for number in signals:
+            if caught:
+                os._exit(128 + number)
+            caught.append(number)
+            scope.cancel()
 
     async def supervised() -> None:
-        with one_error():
+        with trio.open_signal_receiver(*SIGNALS) as signals, one_error():
             async with trio.open_nursery() as nursery:
                 with trio.CancelScope() as scope:
-                    nursery.start_soon(watch, scope)
+                    nursery.start_soon(watch, signals, scope)
                     await verb()
                 nursery.cancel_scope.cancel()
 
-    with ending(renderer):
+    try:
         trio.run(supervised)
-        if caught:
-            renderer.result(_STATUS.get(caught[0], "terminated"), 128 + caught[0], "Stopped.")
-            _exit(128 + caught[0])
-    raise AssertionError("ending always exits")  # pragma: no cover - every way through it exits
+    except Exception:
+        # Whatever else went wrong while the verb was being stopped, it was stopped.
+        if not caught:
+            raise
+    if caught:
+        raise _Signalled(caught[0])
 
 
 @contextmanager
 def ending(renderer: Renderer) -> Iterator[None]:
-    """Whatever the block does, exit with its code after the last line; verbs that need no trio use it alone."""
+    """Whatever the block does, exit with its code after the last line."""
     try:
         yield
     except GlideError as error:
         renderer.result(error.code, error.exit, str(error))
         _exit(error.exit)
-    except KeyboardInterrupt:
-        renderer.result("interrupted", Exit.INTERRUPTED, "Stopped.")
-        _exit(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        _exit(Exit.OTHER)
+    except (_Signalled, KeyboardInterrupt) as error:
+        number = error.number if isinstance(error, _Signalled) else signal.SIGINT
+        stopped = "Stopped. A transfer that was under way leaves nothing under its name."
+        renderer.result(_STATUS.get(number, "hangup"), 128 + number, stopped)
+        _exit(128 + number)
     except Exception as error:  # noqa: BLE001  # whatever it is, no traceback reaches a user
         renderer.fault(error)
         _exit(Exit.OTHER)
@@ -73,8 +80,4 @@ def ending(renderer: Renderer) -> Iterator[None]:
 
 
 def _exit(code: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(int(code))

@@ -13,10 +13,14 @@ from glide.cli import options
 def serve(
     host: Annotated[
         str | None,
-        typer.Option("--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0: everywhere. [env: GLIDE_HOST]"),
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            help="Default 127.0.0.1; 0.0.0.0: everywhere. [env: GLIDE_HOST]",
+        ),
     ] = None,
     port: Annotated[
-        str | None, typer.Option("--port", metavar="PORT", help="0 takes a free one. [env: GLIDE_PORT]")
+        str | None, typer.Option("--port", metavar="PORT", help="Default 8080; 0 takes a free one. [env: GLIDE_PORT]")
     ] = None,
     greeting: Annotated[
         str | None, typer.Option("--greeting", metavar="TEXT", help="What clients read. [env: GLIDE_GREETING]")
@@ -24,7 +28,9 @@ def serve(
     grace: Annotated[
         str | None,
         typer.Option(
-            "--grace", metavar="DURATION", help="How long transfers may take to finish at the end. [env: GLIDE_GRACE]"
+            "--grace",
+            metavar="DURATION",
+            help="For transfers to finish at the end; default 30s. [env: GLIDE_GRACE]",
         ),
     ] = None,
     json: options.Json = None,
@@ -32,29 +38,29 @@ def serve(
     verbose: options.Verbose = None,
 ) -> None:
     """Run a relay: a registry of who is here, and a pipe between two of them."""
+    import os
+
     import trio
 
     from glide import events
-    from glide.cli.render import Renderer
-    from glide.cli.run import SIGNALS, ending
+    from glide.cli.run import SIGNALS
     from glide.crypto.identity import key_text, load_or_create
     from glide.errors import GlideError, UsageError, one_error
-    from glide.relay.server import Config, Relay
+    from glide.relay.server import GREETING, Config, Relay
 
-    renderer = Renderer(json=bool(json), quiet=bool(quiet))
-    with ending(renderer):
-        chosen = options.settings(
-            host=host, port=port, greeting=greeting, grace=grace, json=json, quiet=quiet, verbose=verbose
-        )
-        renderer.json, renderer.quiet, renderer.verbose = chosen["json"], chosen["quiet"], chosen["verbose"]
+    with options.verb(
+        host=host, port=port, greeting=greeting, grace=grace, json=json, quiet=quiet, verbose=verbose
+    ) as (chosen, renderer):
         logging.basicConfig(
             format="%(asctime)s %(message)s",
             datefmt="%H:%M:%S",
             level=logging.ERROR if chosen["quiet"] else logging.DEBUG if chosen["verbose"] else logging.INFO,
         )
-        if len(chosen["greeting"]) > 400:
+        logging.raiseExceptions = False  # a log that nobody takes any more is no reason to stop
+        text = GREETING if chosen["greeting"] is None else chosen["greeting"]
+        if len(text) > 400:
             raise UsageError("--greeting: 400 characters at most.")
-        config = Config(chosen["host"], chosen["port"], chosen["greeting"], chosen["grace"], options.deadlines(chosen))
+        config = Config(chosen["host"], chosen["port"], text, chosen["grace"], options.deadlines(chosen))
 
         def report(event: events.Event) -> None:
             if isinstance(event, events.Listening) and not renderer.json:
@@ -70,11 +76,10 @@ def serve(
                 async with trio.open_nursery() as nursery:
 
                     async def watch() -> None:
-                        count = 0
-                        async for _ in signals:
-                            count += 1
-                            if count > 1:
-                                raise GlideError("Ended at once by a second signal.", "Transfers under way were cut.")
+                        async for number in signals:
+                            if relay.draining:
+                                renderer.result("terminated", 128 + number, "Ended at once by a second signal.")
+                                os._exit(128 + number)
                             renderer.say("Finishing what is under way; a second signal ends at once.")
                             relay.drain()
 
@@ -84,7 +89,7 @@ def serve(
 
         trio.run(main)
         if relay.cut:
-            raise GlideError(f"{relay.cut} transfers were cut when the grace was over.")
+            raise GlideError(f"The grace was over; transfers that were cut: {relay.cut}.")
 
 
 def invitation(host: str, port: int, key: str) -> list[str]:
@@ -99,13 +104,13 @@ def invitation(host: str, port: int, key: str) -> list[str]:
         local, everywhere = host == "localhost", False
     reachable = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
     lines = [
-        f"glide relay on {host}, port {port}. On the other machines type:",
+        f"glide relay on {host}, port {port}. {'Others on this machine' if local else 'On the other machines'} type:",
         "",
         f"    glide use {reachable}:{port}#{key}",
         "",
     ]
     if local:
-        lines.append("Only this machine can reach it: --host 0.0.0.0 lets others in.")
+        lines.append("Only this machine can reach it; --host 0.0.0.0 lets other machines in.")
     elif everywhere:
         lines.append("If they cannot reach this machine by that name, any of its addresses will do.")
     return lines

@@ -15,17 +15,15 @@ def use(
     quiet: options.Quiet = None,
 ) -> None:
     """Remember the relay, and its key if it is given, so that --relay need not be typed."""
-    from glide.cli.render import Renderer
-    from glide.cli.run import ending
-    from glide.client.link import Address
+    from glide.client.address import Address
+    from glide.crypto.identity import fingerprint
     from glide.people.known import Known
 
-    renderer = Renderer(json=bool(json), quiet=bool(quiet))
-    with ending(renderer):
-        address = Address.parse(relay)
-        chosen = options.settings(json=json, quiet=quiet)
+    with options.verb(json=json, quiet=quiet) as (chosen, renderer):
+        address, known = Address.parse(relay), Known(chosen.home.known)
         if address.key is not None:
-            Known(chosen.home.known).remember_relay(str(address), address.key)
+            known.remember_relay(str(address), address.key)
         chosen.save("relay", str(address))
-        pinned = "its key is pinned" if address.key else "its key will be remembered at the first meeting"
-        renderer.say(f"In use: {address}; {pinned}.")
+        pin = known.relay(str(address))
+        how = f"its key {fingerprint(pin.key)} is pinned" if pin else "its key will be remembered at the first meeting"
+        renderer.say(f"In use: {address}; {how}.")

@@ -14,15 +14,11 @@ def who(
     verbose: options.Verbose = None,
 ) -> None:
     """Who is connected, whether they take files, and how well you know their key."""
-    from glide.cli.render import Renderer
-    from glide.cli.run import ending, run
+    from glide.cli.run import run
     from glide.client import who as client
     from glide.crypto.identity import fingerprint, key_text
 
-    renderer = Renderer(json=bool(json), quiet=bool(quiet))
-    with ending(renderer):
-        chosen = options.settings(relay=relay, json=json, quiet=quiet, verbose=verbose)
-        renderer.json, renderer.quiet, renderer.verbose = chosen["json"], chosen["quiet"], chosen["verbose"]
+    with options.verb(relay=relay, json=json, quiet=quiet, verbose=verbose) as (chosen, renderer):
         me, address = options.me(chosen), options.address(chosen)
 
         async def verb() -> None:
@@ -45,8 +41,8 @@ def who(
                     )
                 else:
                     takes = "takes files" if person.receiving else "sends only"
-                    print(f"{person.name:<32}  {takes:<11}  {trust:<8}  {fingerprint(person.key)}")
+                    renderer.out(f"{person.name:<32}  {takes:<11}  {trust:<8}  {fingerprint(person.key)}")
             if not people and not renderer.json:
                 renderer.say("Nobody is connected.")
 
-        run(verb, renderer)
+        run(verb)

@@ -19,7 +19,7 @@ FEATURES = Capabilities()
 
 
 @dataclass(frozen=True)
-class Terms:
+class Binding:
     """What a transfer is bound to (C2): two clients that do not mean exactly this cannot shake hands."""
 
     transfer: bytes
@@ -42,32 +42,32 @@ class Terms:
         )
 
 
-async def as_sender(stream: trio.abc.HalfCloseableStream, already: bytes, terms: Terms, me: Me) -> Connection:
+async def as_sender(stream: trio.abc.HalfCloseableStream, already: bytes, binding: Binding, me: Me) -> Connection:
     """The connection to the receiver. Raises :class:`KeyChanged` if somebody else answers, before saying who I am."""
     connection, _ = await initiate(
         stream,
         Purpose.END_TO_END,
         me.identity,
-        peer=terms.receiver,
+        peer=binding.receiver,
         deadlines=me.deadlines,
-        check=lambda key: _expect(key, terms.receiver_key, terms.receiver),
-        parts=terms.prologue,
+        check=lambda key: _expect(key, binding.receiver_key, binding.receiver),
+        parts=binding.prologue,
         mine=FEATURES,
         already=already,
     )
     return connection
 
 
-async def as_receiver(stream: trio.abc.HalfCloseableStream, already: bytes, terms: Terms, me: Me) -> Connection:
+async def as_receiver(stream: trio.abc.HalfCloseableStream, already: bytes, binding: Binding, me: Me) -> Connection:
     """The connection to the sender. Raises :class:`KeyChanged` if it is somebody else."""
     connection, _, _ = await respond(
         stream,
         frozenset({Purpose.END_TO_END}),
         me.identity,
-        peer=terms.sender,
+        peer=binding.sender,
         deadlines=me.deadlines,
-        check=lambda key: _expect(key, terms.sender_key, terms.sender),
-        parts=terms.prologue,
+        check=lambda key: _expect(key, binding.sender_key, binding.sender),
+        parts=binding.prologue,
         mine=FEATURES,
         already=already,
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,16 +10,17 @@ from dataclasses import dataclass, field
 import trio
 
 from glide import events
-from glide.crypto.identity import Identity, fingerprint, key_text, parse_key
+from glide.client.address import Address
+from glide.crypto.identity import Identity, fingerprint
 from glide.errors import (
     ConnectionLost,
     GlideError,
     KeyChanged,
+    NameTaken,
     RelayRefused,
     Replaced,
     Stalled,
     Unreachable,
-    UsageError,
     from_code,
     leaves,
     one_error,
@@ -35,68 +35,14 @@ from glide.protocol.messages import (
     Joined,
     Message,
     Refused,
+    Role,
     Ticket,
     Waiting,
     Welcome,
 )
 from glide.protocol.preface import Purpose
 from glide.text import printable
-
-DEFAULT_PORT = 8080
-
-_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-
-# The partner has as long to come as its ticket lives; the relay says so when it did not.
-JOIN = 30.0
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a relay is, and which key it must have, if that was said."""
-
-    host: str
-    port: int
-    key: bytes | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """``HOST[:PORT][#KEY]``; an IPv6 address stands in brackets. Raises :class:`UsageError`."""
-        place, hash_sign, key_part = text.strip().partition("#")
-        try:
-            key = parse_key(key_part) if hash_sign else None
-        except ValueError as error:
-            raise UsageError(
-                f"{printable(text)!r} is no relay: what follows # is no key ({error}).",
-                next="`glide serve` prints the line to type.",
-            ) from None
-        host, port = place, str(DEFAULT_PORT)
-        if place.startswith("[") and "]" in place:
-            host, _, after = place[1:].partition("]")
-            port = after.removeprefix(":") if after else port
-        elif place.count(":") == 1:
-            host, port = place.split(":")
-        if not _is_host(host) or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-            raise UsageError(
-                f"{printable(text)!r} is no relay.", next="Write it as HOST:PORT, or as HOST:PORT#KEY with its key."
-            )
-        return cls(host.lower(), int(port), key)
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def with_key(self) -> str:
-        """As it is saved and typed."""
-        return f"{self}#{key_text(self.key)}" if self.key else str(self)
-
-
-def _is_host(text: str) -> bool:
-    if ":" not in text:
-        return _HOST_NAME.fullmatch(text) is not None
-    try:
-        return bool(ipaddress.IPv6Address(text))
-    except ValueError:
-        return False
+from glide.transfer.terms import Hint
 
 
 @dataclass(frozen=True)
@@ -157,7 +103,9 @@ def _reason(error: OSError) -> str:
         error = next((each for each in leaves(error.__cause__) if isinstance(each, OSError)), error)
     elif isinstance(error.__cause__, OSError):
         error = error.__cause__
-    return error.strerror or str(error)
+    # Of a name that does not resolve the number is another kind of number.
+    known = error.errno is not None and error.errno > 0
+    return os.strerror(error.errno) if known and error.errno else error.strerror or str(error)
 
 
 @dataclass
@@ -175,7 +123,7 @@ class Link:
     connection: Connection
     inbox: trio.MemoryReceiveChannel[Message]
     why: GlideError | None = None
-    hints: dict[bytes, str] = field(default_factory=dict)
+    hints: dict[bytes, Hint] = field(default_factory=dict)
 
     async def ask(self, message: Message) -> None:
         """Say something to the relay. Raises why the connection ended, if it has."""
@@ -199,7 +147,7 @@ class Link:
             except ConnectionLost as error:
                 self.why = ConnectionLost(
                     error.what,
-                    "Transfers that were under way have connections of their own and were not ended by it.",
+                    "A transfer that was under way has a connection of its own, and its outcome is told by itself.",
                     "Start again once the relay can be reached.",
                 )
             except GlideError as error:
@@ -211,9 +159,10 @@ class Link:
         while True:
             match await self.connection.receive():
                 case Waiting(transfer=transfer, side=side, seconds=seconds):
-                    if transfer in self.hints:
-                        self.hints[transfer] = side
-                        if side != "nobody":
+                    hint = self.hints.get(transfer)
+                    if hint is not None and hint.counts:
+                        hint.side = "" if side == "nobody" else side
+                        if hint.side:
                             report(events.StalledEvent(transfer, side, seconds))
                 case Goodbye(code=code, message=said):
                     raise self._goodbye(code, printable(said, 400))
@@ -227,14 +176,14 @@ class Link:
                 "Transfers that were under way have been finished.",
                 "Nothing is wrong if you started it yourself. `glide receive` takes the name back.",
             )
-        return from_code(code, ConnectionLost)(
+        return from_code(code, ConnectionLost, Unreachable, RelayRefused)(
             f"The relay {self.address} said goodbye: {said}", "Transfers that were under way have been finished."
         )
 
 
 @asynccontextmanager
 async def connect(
-    address: Address, me: Me, *, role: str, name: str | None, report: events.Report
+    address: Address, me: Me, *, role: Role, name: str | None, report: events.Report
 ) -> AsyncIterator[Link]:
     """A control connection that is registered as ``name`` while the block runs.
 
@@ -251,10 +200,11 @@ async def connect(
                     "remembered from now on."
                 )
             )
+        report(events.Detail(f"The relay {address} has proved its key {fingerprint(connection.peer_key)}."))
         greeting = await _register(connection, Hello(role=role, name=name), address)
         channel_in, channel = trio.open_memory_channel[Message](16)
         link = Link(address, connection.peer_key, name, greeting, connection, channel)
-        with one_error():
+        with channel, one_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep_alive, connection)
                 nursery.start_soon(link._listen, channel_in, report)
@@ -276,7 +226,7 @@ async def _register(connection: Connection, hello: Hello, address: Address) -> s
             case Welcome(greeting=greeting):
                 return greeting
             case Refused(code=code, message=said):
-                raise from_code(code, RelayRefused)(printable(said, 400))
+                raise from_code(code, RelayRefused, NameTaken)(printable(said, 400))
     raise _unreachable(address, f"no answer within {connection.deadlines.handshake:.0f} s")
 
 
@@ -288,16 +238,17 @@ async def open_data(address: Address, relay_key: bytes, ticket: bytes, me: Me) -
     connection, _ = await _dial(Address(address.host, address.port, relay_key), Purpose.DATA, me)
     try:
         await connection.send(Ticket(ticket=ticket))
-        with trio.fail_after(JOIN):
+        with trio.fail_after(me.deadlines.join):
             match await connection.receive():
-                case Refused(code=code, message=said):
-                    raise from_code(code, RelayRefused)(printable(said, 400), "Nothing was transferred.")
+                case Refused(message=said):
+                    raise RelayRefused(printable(said, 400), "Nothing was transferred.")
                 case Joined():
                     pass
     except trio.TooSlowError:
         await connection.aclose()
         raise Stalled(
-            f"The relay {address} did not join the transfer within {JOIN:.0f} s.", "Nothing was transferred."
+            f"The relay {address} did not join the transfer within {me.deadlines.join:.0f} s.",
+            "Nothing was transferred.",
         ) from None
     except BaseException:
         await connection.aclose()

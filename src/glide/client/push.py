@@ -10,18 +10,16 @@ import trio
 
 from glide import events
 from glide.client import endtoend, link
-from glide.client.link import Address, Link, Me
+from glide.client.address import Address
+from glide.client.link import Link, Me
 from glide.crypto.identity import key_text
-from glide.errors import Declined, GlideError, NameTaken, NobodyThere, RelayRefused, Stalled, from_code
+from glide.errors import Declined, GlideError, NameTaken, NobodyThere, RelayRefused, Stalled
 from glide.people.known import Trust
 from glide.protocol.messages import Failed, Push, Ringing, Role
 from glide.text import printable
 from glide.transfer import sending
 from glide.transfer.manifest import Source
-from glide.transfer.sending import Outcome, Terms
-
-# How long a reason may take that is already on its way on another connection.
-_REASON = 2.0
+from glide.transfer.terms import Hint, Outcome, Terms
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,17 @@ async def _push_as(
     transfer = secrets.token_bytes(16)
     async with link.connect(address, me, role=Role.SEND, name=name, report=report) as control:
         ringing = await _ring(control, me, parcel.to, transfer, report)
-        binding = endtoend.Terms(transfer, control.relay_key, name, me.identity.public, parcel.to, ringing.key)
+        binding = endtoend.Binding(transfer, control.relay_key, name, me.identity.public, parcel.to, ringing.key)
         stream, already = await _join(control, me, ringing, parcel.to)
         async with stream:
+            report(events.Detail(f"Transfer {transfer.hex()}: the relay has joined the two ends."))
             connection = await endtoend.as_sender(stream, already, binding, me)
+            report(events.Detail(f"{parcel.to} has proved the key; making the offer."))
             # A push of one's own makes the other known (C1): the handshake has proved the key.
-            me.known.remember(control.relay_key, parcel.to, connection.peer_key, Trust.KNOWN)
-            control.hints[transfer] = ""
+            await trio.to_thread.run_sync(
+                me.known.remember, control.relay_key, parcel.to, connection.peer_key, Trust.KNOWN
+            )
+            control.hints[transfer] = hint = Hint()
             try:
                 outcome = await sending.send(
                     connection,
@@ -78,7 +80,7 @@ async def _push_as(
                     to=parcel.to,
                     message=parcel.message,
                     terms=terms,
-                    hint=lambda: control.hints.get(transfer, ""),
+                    hint=hint,
                     report=report,
                 )
             except Declined as error:
@@ -116,7 +118,7 @@ async def _join(control: Link, me: Me, ringing: Ringing, to: str) -> tuple[trio.
     try:
         return await link.open_data(control.address, control.relay_key, ringing.ticket, me)
     except RelayRefused:
-        with trio.move_on_after(_REASON):
+        with trio.move_on_after(me.deadlines.reason):
             while True:
                 match await control.answer():
                     case Failed() as failed if failed.transfer == ringing.transfer:
@@ -133,5 +135,4 @@ def failure(failed: Failed, to: str) -> GlideError:
     if failed.code == RelayRefused.code:
         return RelayRefused(f"The relay refused: {said}", "Nothing was sent.", "Try again later.")
     # Words of the receiver, as the relay passes them on: whatever they are, the person was not reached.
-    kind = from_code(failed.code, Declined)
-    return (kind if kind is NobodyThere else Declined)(f"{to} {said.rstrip('.')}.", "Nothing was sent.")
+    return Declined(f"{to} {said.rstrip('.')}.", "Nothing was sent.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,26 +11,28 @@ import trio
 
 from glide import events
 from glide.client import endtoend, link
-from glide.client.link import Address, Link, Me
+from glide.client.address import Address
+from glide.client.link import Link, Me
 from glide.errors import (
     Declined,
-    FileError,
     GlideError,
     KeyChanged,
     NameTaken,
     one_error,
 )
+from glide.net.connection import Connection
 from glide.people.known import Trust
 from glide.people.policy import Policy, Verdict, judge
 from glide.protocol.messages import Incoming, Offer, Reject, Role
-from glide.text import duration, printable
+from glide.text import duration
 from glide.transfer import landing, receiving
 from glide.transfer.landing import Destination
 from glide.transfer.receiving import Arrival
-from glide.transfer.sending import Terms
+from glide.transfer.terms import Hint, Terms
 
-# Offers that are handled at once; the relay rings for more than a person can look at.
-MOST_AT_ONCE = 8
+# Offers that are handled at once, in all and of one key: one stranger must not take all the places.
+MOST_AT_ONCE = 32
+MOST_OF_ONE = 2
 
 # Asks the person: True for yes. Cancelled if the sender goes away or the time is over.
 Ask = Callable[[events.OfferArrived], Awaitable[bool]]
@@ -81,7 +84,7 @@ class _Receiver:
         self._terms = terms
         self._report = report
         self._control = control
-        self._active = 0
+        self._active: Counter[bytes] = Counter()  # offers that are being handled, by the sender's key
         self._taken = False  # with `once`: a transfer has been accepted
         self._finished = False  # with `once`: and has ended
 
@@ -92,17 +95,30 @@ class _Receiver:
                 async for message in self._control.inbox:
                     if not isinstance(message, Incoming):
                         continue
-                    if self._active < MOST_AT_ONCE:
-                        self._active += 1
+                    if self._active.total() < MOST_AT_ONCE and self._active[message.key] < MOST_OF_ONE:
+                        self._active[message.key] += 1
                         nursery.start_soon(self._handle, message, nursery.cancel_scope)
                     else:
-                        await self._reject(message, Declined(f"has {MOST_AT_ONCE} other offers to look at"))
+                        busy = "has other offers to look at; try again later"
+                        await self._reject(message, Declined("", for_peer=busy))
         if not self._finished:
             assert self._control.why is not None, "the inbox ends with the connection"
             raise self._control.why
 
     async def _handle(self, incoming: Incoming, all_of_it: trio.CancelScope) -> None:
         """One offer. Whatever comes of it, the session goes on; with ``once`` an accepted one ends it."""
+        try:
+            accepted = await self._take(incoming)
+        finally:
+            self._active[incoming.key] -= 1
+            if not self._active[incoming.key]:
+                del self._active[incoming.key]
+        if accepted and self._wishes.once:
+            self._finished = True
+            all_of_it.cancel()
+
+    async def _take(self, incoming: Incoming) -> bool:
+        """See one offer to its end; True if it was accepted. Raises only with ``once``, if what was accepted failed."""
         accepted = False
 
         def note_accepted() -> None:
@@ -110,58 +126,72 @@ class _Receiver:
             accepted = self._taken = True
 
         try:
-            self._me.known.check(self._control.relay_key, incoming.sender, incoming.key)
-            await self._transfer(incoming, note_accepted)
+            trust = self._me.known.check(self._control.relay_key, incoming.sender, incoming.key)
+            if judge(self._wishes.policy, trust, incoming.sender, self._wishes.only) is Verdict.DENY:
+                raise self._denied(incoming.sender)
+            connection = await self._meet(incoming)
+        except Declined as error:
+            self._report(events.OfferDeclined(incoming.sender, str(error)))
+            await self._reject(incoming, error)
+            return False
         except KeyChanged as error:
             self._report(events.OfferDeclined(incoming.sender, str(error)))
-            await self._reject(incoming, Declined("has another key on record for that name, and refused"))
+            await self._reject(incoming, Declined("", for_peer="has another key on record for that name, and refused"))
+            return False
         except GlideError as error:
-            self._report(events.Failed(incoming.transfer, incoming.sender, error.code, str(error)))
+            self._failed(incoming, error)
+            await self._reject(incoming, Declined("", for_peer="could not come to take it"))
+            return False
+        try:
+            async with connection:
+                await self._receive(connection, incoming, note_accepted)
+                await connection.close()
+        except GlideError as error:
+            self._failed(incoming, error)
             if accepted and self._wishes.once:
                 raise
-        finally:
-            self._active -= 1
-        if accepted and self._wishes.once:
-            self._finished = True
-            all_of_it.cancel()
+        return accepted
+
+    def _failed(self, incoming: Incoming, error: GlideError) -> None:
+        self._report(events.Failed(incoming.transfer, incoming.sender, error.code, str(error)))
 
     async def _reject(self, incoming: Incoming, error: GlideError) -> None:
         try:
-            await self._control.ask(Reject(transfer=incoming.transfer, code=error.code, message=error.what))
+            await self._control.ask(Reject(transfer=incoming.transfer, code=error.code, message=error.for_peer))
         except GlideError:
             pass  # the session is over: the listening task knows
 
-    async def _transfer(self, incoming: Incoming, note_accepted: Callable[[], None]) -> None:
-        relay_key, transfer, me = self._control.relay_key, incoming.transfer, self._me
-        binding = endtoend.Terms(
-            transfer, relay_key, incoming.sender, incoming.key, self._wishes.name, me.identity.public
+    async def _meet(self, incoming: Incoming) -> Connection:
+        """The end-to-end connection to the sender."""
+        relay_key, me = self._control.relay_key, self._me
+        binding = endtoend.Binding(
+            incoming.transfer, relay_key, incoming.sender, incoming.key, self._wishes.name, me.identity.public
         )
         stream, already = await link.open_data(self._address, relay_key, incoming.ticket, me)
-        async with stream:
-            connection = await endtoend.as_receiver(stream, already, binding, me)
-            self._control.hints[transfer] = ""
+        self._report(events.Detail(f"Transfer {incoming.transfer.hex()}: joined to {incoming.sender} by the relay."))
+        try:
+            return await endtoend.as_receiver(stream, already, binding, me)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
 
-            async def decide(offer: Offer) -> Destination:
-                destination = await self._decide(incoming, offer)
-                note_accepted()
-                return destination
+    async def _receive(self, connection: Connection, incoming: Incoming, note_accepted: Callable[[], None]) -> None:
+        self._control.hints[incoming.transfer] = hint = Hint()
+        try:
+            await receiving.receive(
+                connection,
+                Arrival(incoming.transfer, incoming.sender, self._wishes.into, self._wishes.sync),
+                lambda offer: self._decide(incoming, offer),
+                note_accepted,
+                terms=self._terms,
+                hint=hint,
+                report=self._report,
+            )
+        finally:
+            self._control.hints.pop(incoming.transfer, None)
 
-            try:
-                await receiving.receive(
-                    connection,
-                    Arrival(transfer, incoming.sender),
-                    decide,
-                    sync=self._wishes.sync,
-                    terms=self._terms,
-                    hint=lambda: self._control.hints.get(transfer, ""),
-                    report=self._report,
-                )
-            finally:
-                self._control.hints.pop(transfer, None)
-            await connection.close()
-
-    async def _decide(self, incoming: Incoming, offer: Offer) -> Destination:
-        """Where to put the files; raises if they are not taken. The one place that consents."""
+    async def _decide(self, incoming: Incoming, offer: Offer) -> None:
+        """Return if it is taken, raise if not. The one place that consents."""
         wishes, known, relay_key = self._wishes, self._me.known, self._control.relay_key
         trust = known.check(relay_key, incoming.sender, incoming.key)
         arrived = events.OfferArrived(
@@ -176,22 +206,28 @@ class _Receiver:
             known.aliases(relay_key, incoming.sender, incoming.key),
         )
         self._report(arrived)
-        if wishes.once and self._taken:
-            raise Declined("The receiver takes one transfer, and has begun it.")
+        self._one_at_most()
         for item in offer.items:
             landing.check_usable(item.name, allow_hidden=wishes.allow_hidden)
-        earned = await self._consent(arrived, Trust(trust))
-        if wishes.once and self._taken:  # another one was accepted while this one was looked at
-            raise Declined("The receiver takes one transfer, and has begun it.")
-        # Only now: what room and which rights there are is nobody's business before a yes (C9).
-        destination = _destination(wishes.into)
-        try:
-            destination.check_room(arrived.bytes)
-            known.remember(relay_key, incoming.sender, incoming.key, earned)
-        except BaseException:
-            destination.close()
-            raise
-        return destination
+        earned = await self._consent(arrived, trust)
+        self._one_at_most()  # another one may have been accepted while this one was looked at
+        await trio.to_thread.run_sync(known.remember, relay_key, incoming.sender, incoming.key, earned)
+
+    def _one_at_most(self) -> None:
+        if self._wishes.once and self._taken:
+            raise Declined(
+                "Another transfer has begun, and --once takes one.",
+                for_peer="they take one transfer, and have begun it.",
+            )
+
+    def _denied(self, sender: str) -> Declined:
+        if self._wishes.only and sender not in self._wishes.only:
+            return Declined("Not among those you take files from (--from).", for_peer="takes nothing from you")
+        return Declined(
+            "Not known to you, and --accept known takes nothing from others.",
+            next=f"`glide known add {sender} KEY` makes them known.",
+            for_peer="takes files only from people they know, and you are not among them yet",
+        )
 
     async def _consent(self, arrived: events.OfferArrived, trust: Trust) -> Trust:
         """How well the sender is known after a yes; raises :class:`Declined` for a no."""
@@ -200,29 +236,19 @@ class _Receiver:
             case Verdict.ACCEPT:
                 return Trust.SEEN
             case Verdict.DENY:
-                raise Declined("The receiver takes nothing from you." if wishes.only else _UNKNOWN)
+                raise self._denied(arrived.sender)
         if wishes.ask is None:
-            raise Declined("Nobody can be asked there, and no policy says yes.")
+            raise Declined(
+                "There is no terminal to ask at, and no policy that says yes.",
+                next="Decide beforehand with --accept known or --accept all.",
+                for_peer="nobody can be asked there, and no policy says yes.",
+            )
         answer = None
         with trio.move_on_after(self._terms.ask_timeout or float("inf")):
             answer = await wishes.ask(arrived)
         if answer is None:
-            raise Declined(f"Nobody answered within {duration(self._terms.ask_timeout)}.")
+            waited = duration(self._terms.ask_timeout)
+            raise Declined(f"You did not answer within {waited}.", for_peer=f"nobody answered within {waited}.")
         if not answer:
-            raise Declined("The receiver said no.")
+            raise Declined("You declined.", for_peer="they said no.")
         return Trust.KNOWN
-
-
-_UNKNOWN = "The receiver takes files only from people they know, and you are not among them yet."
-
-
-def _destination(into: Path) -> Destination:
-    try:
-        return Destination.open(into)
-    except FileError as error:
-        # The sender is told, but not our paths.
-        raise FileError(
-            f"The receiver's folder cannot be written to ({printable(error.what.rpartition(': ')[2], 80)})",
-            "Nothing was written.",
-            "They can choose another one with --into.",
-        ) from None

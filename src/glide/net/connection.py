@@ -10,7 +10,7 @@ import trio
 
 from glide.crypto.handshake import Secrets
 from glide.crypto.records import Opener, Sealer
-from glide.errors import Cancelled, ConnectionLost, GlideError, one_error
+from glide.errors import ConnectionLost, GlideError, Stopped, one_error
 from glide.net.deadlines import Deadlines
 from glide.protocol import frames, messages
 from glide.protocol.frames import Data, Frame, Kind
@@ -21,7 +21,10 @@ from glide.protocol.states import TABLE, Machine, Side, State
 # What is asked of the socket at once: the knee of CPU per byte (0.7 CPU-s/GB at 64 KiB, 0.25 here).
 READ_SIZE = 256 * 1024
 
-_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+# So many frames are taken in without a checkpoint.
+_BREATH = 64
+
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Connection:
@@ -48,6 +51,10 @@ class Connection:
         self.peer_key = secrets.peer
         self.deadlines = deadlines
         self.patience = deadlines.lost
+        # The most frames a second that are taken in; further ones wait, and with them, through TCP, the peer.
+        self.pace = math.inf
+        self._turns = self._taken = 0
+        self._second = trio.current_time()
         self.machine = Machine(purpose, side)
         self._sealer = Sealer(secrets.send)
         self._opener = Opener(secrets.receive)
@@ -104,7 +111,7 @@ class Connection:
             # Part of a record may be out: nothing sensible can follow it.
             self._ruined = True
             await trio.aclose_forcefully(self.stream)
-            if isinstance(error, _BROKEN):
+            if isinstance(error, BROKEN):
                 raise self._lost() from None
             if isinstance(error, trio.TooSlowError):
                 raise self._lost(f"took nothing for {patience:.0f} s") from None
@@ -134,26 +141,45 @@ class Connection:
         it loses nothing.
         """
         while True:
-            for event in self._events:
-                if isinstance(event, Data):
-                    self.machine.received(Kind.DATA)
-                    return event
-                message = messages.from_frame(event)
-                if message is not None:
-                    self.machine.received(message.kind)
-                    if not isinstance(message, Keepalive):
-                        return message
-            plaintext = self._opener.next()
-            if plaintext is not None:
+            await self._breathe()
+            event = next(self._events, None)
+            if event is not None:
+                self._taken += 1
+                found = self._judge(event)
+                if found is not None:
+                    return found
+            elif (plaintext := self._opener.next()) is not None:
                 self._events = self._decoder.feed(plaintext)
-                continue
-            self._opener.feed(await self._read())
+            else:
+                self._opener.feed(await self._read())
+
+    def _judge(self, event: Frame | Data) -> Message | Data | None:
+        """What a frame says, if it may say that here; None for what is only taken in."""
+        if isinstance(event, Data):
+            self.machine.received(Kind.DATA)
+            return event
+        message = messages.from_frame(event)
+        if message is None:
+            return None
+        self.machine.received(message.kind)
+        return None if isinstance(message, Keepalive) else message
+
+    async def _breathe(self) -> None:
+        """Before a frame is taken in: let others run, however many came in one read, and keep to the pace."""
+        self._turns += 1
+        if self._turns % _BREATH == 0:
+            await trio.lowlevel.checkpoint()
+        if self.pace < math.inf:
+            if trio.current_time() - self._second >= 1:
+                self._taken, self._second = 0, trio.current_time()
+            if self._taken >= self.pace:
+                await trio.sleep_until(self._second + 1)
 
     async def _read(self) -> bytes:
         try:
             with trio.fail_after(self.patience):
                 piece = await self.stream.receive_some(READ_SIZE)
-        except _BROKEN:
+        except BROKEN:
             raise self._lost() from None
         except trio.TooSlowError:
             raise self._lost(f"was silent for {self.patience:.0f} s") from None
@@ -181,7 +207,7 @@ class Connection:
         if (self.machine.me, Kind.ABORT) in TABLE[self.machine.state]:
             with trio.move_on_after(self.deadlines.farewell, shield=True):
                 try:
-                    await self.send(Abort(code=error.code, message=str(error)[:400]))
+                    await self.send(Abort(code=error.code, message=error.for_peer[:400]))
                 except ConnectionLost:
                     return  # the peer went first
         if not self._ruined:  # it did not take that much
@@ -207,23 +233,36 @@ class Connection:
 
 
 @asynccontextmanager
-async def explained(connection: Connection, on_cancel: str, on_loss: str) -> AsyncIterator[None]:
+async def explained(connection: Connection, on_loss: str) -> AsyncIterator[None]:
     """Whatever ends the block, the peer is told why; out comes one :class:`GlideError`, or what is not ours.
 
-    ``on_cancel`` is what the peer reads if it was cancelled, ``on_loss`` what it means here if the peer is lost.
+    ``on_loss`` is what it means here if the peer is lost. While the block runs, the connection is kept alive; that task
+    is shielded, so that a cancellation does not cut a keepalive in two behind which the reason should follow.
     """
+    keeping = trio.CancelScope(shield=True)
+
+    async def keep_alive() -> None:
+        with keeping:
+            await connection.keep_alive()
+
     try:
         with one_error():
-            yield
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(keep_alive)
+                try:
+                    with one_error():
+                        yield
+                except GlideError as error:
+                    await connection.say_why(error)
+                    raise
+                except BaseException:
+                    # Cancelled, alone or in a group; or a fault of ours, which to the peer comes to the same.
+                    await connection.say_why(Stopped("Stopped."))
+                    raise
+                finally:
+                    keeping.cancel()
     except ConnectionLost as error:
         raise ConnectionLost(error.what, on_loss, error.next or "It can be sent again.") from None
-    except GlideError as error:
-        await connection.say_why(error)
-        raise
-    except BaseException:
-        # Cancelled, alone or in a group; or a fault of ours, which to the peer comes to the same.
-        await connection.say_why(Cancelled(on_cancel))
-        raise
 
 
 async def close_gently(stream: trio.abc.HalfCloseableStream, seconds: float) -> None:
@@ -237,7 +276,7 @@ async def close_gently(stream: trio.abc.HalfCloseableStream, seconds: float) -> 
             await stream.send_eof()
             while await stream.receive_some(READ_SIZE):
                 pass
-    except _BROKEN:
+    except BROKEN:
         pass
     finally:
         await trio.aclose_forcefully(stream)

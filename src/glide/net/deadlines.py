@@ -19,6 +19,8 @@ class Deadlines:
     handshake: float = 10.0  # for each step of a connection's beginning: a round trip around the world takes 0.4
     keepalive: float = 30.0  # a NAT forgets a quiet connection after minutes; the strictest known after one
     lost: float = 90.0  # three keepalives missed
+    join: float = 30.0  # for the partner to come to a data connection: longer than a ticket lives
+    reason: float = 2.0  # for a reason that is already on its way on another connection
     farewell: float = 2.0  # for saying why, when the connection is about to be closed anyway
 
 

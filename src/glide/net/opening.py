@@ -9,7 +9,7 @@ import trio
 from glide.crypto.handshake import LONGEST_MESSAGE, Handshake, prologue
 from glide.crypto.identity import Identity
 from glide.errors import ConnectionLost, IntegrityError, NotGlide, Stalled
-from glide.net.connection import Connection, close_gently
+from glide.net.connection import BROKEN, Connection, close_gently
 from glide.net.deadlines import Deadlines
 from glide.protocol import frames, preface
 from glide.protocol.frames import Kind
@@ -42,16 +42,19 @@ class _Buffered:
 
     async def message(self) -> bytes:
         """One handshake message: two bytes of length, and that many bytes."""
-        await self._until(lambda: len(self.held) >= 2)
+        await self._until(lambda: len(self.held) >= 2 and len(self.held) >= 2 + self._length())
+        length = self._length()
+        message = bytes(self.held[2 : 2 + length])
+        del self.held[: 2 + length]
+        return message
+
+    def _length(self) -> int:
         length = int.from_bytes(self.held[:2], "big")
         if length > LONGEST_MESSAGE:
             raise IntegrityError(
                 f"{self._peer} sent a handshake message of {length} bytes; {LONGEST_MESSAGE} is the most."
             )
-        await self._until(lambda: len(self.held) >= 2 + length)
-        message = bytes(self.held[2 : 2 + length])
-        del self.held[: 2 + length]
-        return message
+        return length
 
     async def write(self, *parts: bytes) -> None:
         try:
@@ -59,7 +62,7 @@ class _Buffered:
                 await self.stream.send_all(b"".join(parts))
         except trio.TooSlowError:
             raise self._slow() from None
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except BROKEN:
             raise self._gone() from None
 
     async def _until(self, enough: Callable[[], bool], *, eof_ends: bool = False) -> None:
@@ -74,7 +77,7 @@ class _Buffered:
                     self.held += piece
         except trio.TooSlowError:
             raise self._slow() from None
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except BROKEN:
             raise self._gone() from None
 
     def _slow(self) -> Stalled:
@@ -163,12 +166,14 @@ async def respond(
 
 async def turn_away(stream: trio.abc.HalfCloseableStream, line: bytes, deadlines: Deadlines) -> None:
     """Send one plain line and close, so that it can still be read."""
-    with trio.move_on_after(deadlines.farewell):
-        try:
+    try:
+        with trio.move_on_after(deadlines.farewell):
             await stream.send_all(line)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
-    await close_gently(stream, deadlines.farewell)
+        await close_gently(stream, deadlines.farewell)
+    except BROKEN:
+        pass
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 def _capabilities(payload: bytes) -> Capabilities:

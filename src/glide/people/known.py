@@ -5,12 +5,13 @@ an accepted offer, *known* after a person's yes (at a terminal, by pushing to th
 after the keys were compared. A pin is never replaced by itself: only ``known forget`` removes one.
 
 The file is JSON, mode 0600, replaced whole under a lock, so that a daemon and a command may write it side by side.
+Everything here blocks: asynchronous code calls what writes in a thread.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from glide import files
 from glide.crypto.identity import fingerprint
 from glide.errors import FileError, KeyChanged
 
@@ -30,6 +32,8 @@ except ImportError:  # pragma: no cover - only Windows comes here
 # So many people that were only seen are remembered; beyond it the ones not met for longest are forgotten, so that
 # strangers cannot make the file grow for ever.
 MOST_SEEN = 2000
+
+LOCK_SECONDS = 5.0
 
 
 class Trust(StrEnum):
@@ -118,7 +122,7 @@ class Known:
             fresh = Pin(relay, name, key, trust, old.since if old else now, now)
             others = [pin for pin in book.people if pin is not old]
             seen = sorted((pin for pin in others if pin.trust is Trust.SEEN), key=lambda pin: pin.met)
-            dropped = seen[: max(0, len(seen) + 1 - MOST_SEEN)]
+            dropped = seen[: max(0, len(seen) + (trust is Trust.SEEN) - MOST_SEEN)]
             self._write(msgspec.structs.replace(book, people=(*(p for p in others if p not in dropped), fresh)))
 
     def forget(self, name: str) -> int:
@@ -171,7 +175,7 @@ class Known:
             return msgspec.json.decode(self._path.read_bytes(), type=_Book)
         except FileNotFoundError:
             return _Book()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise FileError(
                 f"The list of known keys, {self._path}, cannot be read ({getattr(error, 'strerror', None) or error}).",
                 "It was left as it is, and nothing was transferred: without it a changed key would go unnoticed.",
@@ -179,17 +183,7 @@ class Known:
             ) from None
 
     def _write(self, book: _Book) -> None:
-        fresh = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(book), indent=1) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, self._path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+        files.replace(self._path, msgspec.json.format(msgspec.json.encode(book), indent=1) + b"\n")
 
     @contextmanager
     def _changing(self) -> Iterator[_Book]:
@@ -198,14 +192,29 @@ class Known:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                if fcntl is not None:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+                _lock(lock)
                 yield self._read()
             finally:
                 os.close(lock)
         except OSError as error:
             raise FileError(
                 f"The list of known keys, {self._path}, cannot be written: {error.strerror}.",
-                "The key was not remembered.",
+                "It was left as it is.",
                 "Check the folder's permissions, or set GLIDE_HOME to a folder of your own.",
             ) from None
+
+
+def _lock(descriptor: int) -> None:
+    """Wait for the lock, but not for ever: whoever holds it writes one small file. Raises OSError."""
+    if fcntl is None:
+        return  # pragma: no cover - only Windows comes here
+    patience = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > patience:
+                raise TimeoutError(errno.ETIMEDOUT, "another process keeps it locked") from None
+            time.sleep(0.02)
+        else:
+            return

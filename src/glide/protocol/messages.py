@@ -7,6 +7,7 @@ what one means. Every string and list has a maximum, checked while decoding, bel
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, ClassVar, TypeAlias, get_args
 
 import msgspec
@@ -44,19 +45,19 @@ class Message(Struct, frozen=True, omit_defaults=True):
 # --- control connections ---------------------------------------------------------------------------------
 
 
-class Role(msgspec.Struct, frozen=True):
-    """The roles of a control connection, as they stand in Hello."""
+class Role(StrEnum):
+    """What a control connection is for."""
 
-    RECEIVE: ClassVar[str] = "receive"  # takes files under the name
-    SEND: ClassVar[str] = "send"  # pushes under the name; several at once may share it
-    ASK: ClassVar[str] = "ask"  # registers no name
+    RECEIVE = "receive"  # takes files under the name
+    SEND = "send"  # pushes under the name; several at once may share it
+    ASK = "ask"  # registers no name
 
 
 class Hello(Message, frozen=True):
     """Client to relay, first: who I want to be here."""
 
     kind = Kind.HELLO
-    role: Annotated[str, Meta(pattern=r"^(receive|send|ask)\Z")]
+    role: Role
     name: Name | None = None
     features: Features = ()
 

@@ -87,10 +87,11 @@ def check_answer(line: bytes, peer: str) -> None:
     match = _ANSWER.match(line)
     if match is None:
         shown = printable(line.decode("utf-8", "replace"), 60)
+        relay = peer.startswith("the relay")
         raise NotGlide(
-            f"{peer} is not a glide relay: it answered {shown!r}.",
+            f"{peer[0].upper()}{peer[1:]} is not {'a glide relay' if relay else 'glide'}: it answered {shown!r}.",
             "Nothing was sent.",
-            "Check the host and port; `glide serve` prints them.",
+            "Check the host and port; `glide serve` prints them." if relay else "",
         )
     said = printable((match[3] or b"").decode("ascii", "replace"), LONGEST_LINE)
     if match[2] == b"refused" or (match[2] == b"ok" and int(match[1]) != VERSION):

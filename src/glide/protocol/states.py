@@ -109,8 +109,8 @@ _SILENT = frozenset({State.CLOSED, State.JOINED})
 class Machine:
     """Where one connection is in the tables.
 
-    Messages of both sides cross on the wire: a receiver may still be sent data after it said Abort. So what
-    arrives after our own last word is no error; the transport's end is. Nothing here waits or sends.
+    Messages of both sides cross on the wire: a receiver may still be sent data after it said Abort. So whoever has said
+    its last word stops reading messages, and drops what still comes. Nothing here waits or sends.
     """
 
     def __init__(self, purpose: str, me: Side) -> None:

@@ -29,7 +29,9 @@ class Limits:
     sessions_per_name: int = 64
     transfers_per_client: int = 32
     # Messages that wait for one client to read them; a client that is this far behind is not reading.
-    outbox: int = 64
+    outbox: int = 32
+    # Frames a second that a client may say on control: a person's program says one in thirty.
+    pace: float = 50.0
     # A ticket is used at once: by a program, before any person is asked.
     ticket_life: float = 20.0
     # Bytes of one read, chunks waiting between the two tasks of a direction: with the one being read and the one
@@ -46,27 +48,29 @@ class Limits:
 
 
 class Admission:
-    """Counts the connections that have not proved a key, and all of them."""
+    """Counts the connections, those that have not proved a key yet, and those that are being turned away."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._handshakes: Counter[str] = Counter()
-        self._open = 0
+        self._open: Counter[str] = Counter()
+        self._turned_away = 0
         self._most_open = _most_descriptors()
+        # One address must not lock everybody else out. Half of what there is suits a relay behind one gateway too.
+        self._most_of_one = max(self._most_open // 2, 1)
 
     def __repr__(self) -> str:
-        return f"<Admission: {self._open} open, {self._handshakes.total()} in handshake>"
+        return f"<Admission: {self._open.total()} open, {self._handshakes.total()} in handshake>"
 
     @contextmanager
-    def connection(self) -> Iterator[None]:
-        """One open connection. Raises :class:`RelayRefused` when descriptors run low."""
-        if self._open >= self._most_open:
+    def connection(self, address: str) -> Iterator[None]:
+        """One open connection of ``address``. Raises :class:`RelayRefused` when descriptors run low."""
+        if self._open.total() >= self._most_open:
             raise RelayRefused("too many connections")
-        self._open += 1
-        try:
+        if self._open[address] >= self._most_of_one:
+            raise RelayRefused("too many connections from your address")
+        with _counted(self._open, address):
             yield
-        finally:
-            self._open -= 1
 
     @contextmanager
     def handshake(self, address: str) -> Iterator[None]:
@@ -75,13 +79,28 @@ class Admission:
             raise RelayRefused("too many connections are being set up")
         if self._handshakes[address] >= self._limits.handshakes_per_address:
             raise RelayRefused("too many connections are being set up from your address")
-        self._handshakes[address] += 1
-        try:
+        with _counted(self._handshakes, address):
             yield
+
+    @contextmanager
+    def farewell(self) -> Iterator[bool]:
+        """One connection that is turned away; False if there are too many already to be polite about it."""
+        self._turned_away += 1
+        try:
+            yield self._turned_away <= SPARE_DESCRIPTORS // 2
         finally:
-            self._handshakes[address] -= 1
-            if not self._handshakes[address]:
-                del self._handshakes[address]
+            self._turned_away -= 1
+
+
+@contextmanager
+def _counted(counter: Counter[str], address: str) -> Iterator[None]:
+    counter[address] += 1
+    try:
+        yield
+    finally:
+        counter[address] -= 1
+        if not counter[address]:
+            del counter[address]
 
 
 def _most_descriptors() -> int:

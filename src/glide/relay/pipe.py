@@ -21,9 +21,8 @@ from dataclasses import dataclass
 
 import trio
 
+from glide.net.connection import BROKEN
 from glide.relay.limits import Limits
-
-_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 @dataclass
@@ -88,7 +87,7 @@ class End:
                     meter.filling = False
                     if not chunk:
                         break
-        except _BROKEN:
+        except BROKEN:
             await _discard(stream, self._limits.chunk)
         finally:
             meter.filling = False
@@ -108,7 +107,7 @@ class End:
                         if self._drain_scope.deadline != math.inf:
                             self.hurry()
                 await stream.send_eof()
-        except _BROKEN:
+        except BROKEN:
             pass
         finally:
             meter.draining = False
@@ -124,7 +123,7 @@ async def _discard(stream: trio.abc.ReceiveStream, size: int) -> None:
     try:
         while await stream.receive_some(size):
             pass
-    except _BROKEN:
+    except BROKEN:
         pass
 
 

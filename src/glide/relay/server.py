@@ -22,7 +22,7 @@ import trio
 
 from glide import events
 from glide.crypto.identity import Identity
-from glide.errors import ConnectionLost, GlideError, RelayRefused, Unreachable
+from glide.errors import ConnectionLost, GlideError, RelayRefused, Stalled
 from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
 from glide.net.opening import respond, turn_away
@@ -82,12 +82,16 @@ class Relay:
             config.greeting,
             self._registered,
         )
-        self._settled = trio.Event()  # set while draining, whenever a transfer's tickets may have been used up
         self._control: trio.Nursery
         self._data: trio.Nursery
 
     def __repr__(self) -> str:
         return f"<Relay {self.config.host}:{self.config.port}: {self.registry!r}, {self._transfers} transfers>"
+
+    @property
+    def draining(self) -> bool:
+        """True once the relay has begun to end."""
+        return self._draining.is_set()
 
     def drain(self) -> None:
         """Begin to end; :meth:`serve` returns when it is done. Calling it again changes nothing."""
@@ -96,25 +100,28 @@ class Relay:
     async def serve(self, *, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and serve until drained; reports the host and port that were bound.
 
-        Raises :class:`Unreachable` if the address cannot be had. Cancelled, everything ends at once.
+        Raises :class:`GlideError` if the address cannot be had. Cancelled, everything ends at once.
         """
         listeners = await self._listen()
         bound = listeners[0].socket.getsockname()
-        async with trio.open_nursery() as self._data, trio.open_nursery() as self._control:
-            async with trio.open_nursery() as accepting:
-                for listener in listeners:
-                    accepting.start_soon(self._accept, listener, accepting)
-                self._report(events.Listening(self.config.host, bound[1], self._identity.public))
-                task_status.started((self.config.host, bound[1]))
-                await self._draining.wait()
-                self._data.cancel_scope.deadline = trio.current_time() + self.config.grace
-                for each in list(self._sessions):
-                    each.leave_when_idle()
-                with trio.CancelScope(deadline=self._data.cancel_scope.deadline):
-                    await self._tickets_used()
-                accepting.cancel_scope.cancel()
-            # Clients in a transfer stay registered until it is done; the others have been told goodbye.
-            self._control.cancel_scope.deadline = self._data.cancel_scope.deadline
+        # Left in the opposite order: first nobody is accepted any more; then clients that are in a transfer stay until it
+        # is done, the others having been told goodbye; then the last transfer ends, or the grace does.
+        async with (
+            trio.open_nursery() as self._data,
+            trio.open_nursery() as self._control,
+            trio.open_nursery() as accepting,
+        ):
+            for listener in listeners:
+                accepting.start_soon(self._accept, listener, accepting)
+            self._report(events.Listening(self.config.host, bound[1], self._identity.public))
+            task_status.started((self.config.host, bound[1]))
+            await self._draining.wait()
+            self._data.cancel_scope.deadline = trio.current_time() + self.config.grace
+            for each in list(self._sessions):
+                each.leave_when_idle()
+            await trio.lowlevel.checkpoint()  # a transfer that was begun just now gives out its tickets first
+            await self._tickets.used_up()
+            accepting.cancel_scope.cancel()
         self.cut = self._transfers
 
     async def _listen(self) -> list[trio.SocketListener]:
@@ -126,15 +133,10 @@ class Relay:
             return found[:1] if self.config.port == 0 else found
         except OSError as error:
             reason = error.strerror or str(error)
-            raise Unreachable(
+            raise GlideError(
                 f"Cannot listen on {printable(self.config.host)}:{self.config.port}: {reason}.",
                 next="Choose another --port (0 takes a free one) or --host.",
             ) from None
-
-    async def _tickets_used(self) -> None:
-        while len(self._tickets):
-            self._settled = trio.Event()
-            await self._settled.wait()
 
     # --- a connection ---
 
@@ -154,21 +156,17 @@ class Relay:
 
     async def _greet(self, stream: trio.SocketStream) -> None:
         """Find out who a new connection is and what it wants, and hand it to its nursery."""
-        address, deadlines = _address(stream), self.config.deadlines
+        address = _address(stream)
         try:
-            with self._admission.connection(), self._admission.handshake(_host(stream)):
-                connection, _, _ = await respond(
-                    stream, _PURPOSES, self._identity, peer=address, deadlines=deadlines, check=_anybody
-                )
-                connection.patience = deadlines.handshake
-                match await connection.receive():
-                    case Hello() as hello:
-                        self._control.start_soon(self._guarded, connection, session.run, hello, self._shared)
-                    case Ticket() as ticket:
-                        await self._seat(connection, ticket)
+            with self._admission.connection(_host(stream)), self._admission.handshake(_host(stream)):
+                await self._admit(stream, address)
         except RelayRefused as error:
-            log.warning("%s turned away: %s", address, error)
-            await turn_away(stream, preface.busy(error.what), deadlines)
+            with self._admission.farewell() as politely:
+                if politely:
+                    log.warning("%s turned away: %s", address, error)
+                    await turn_away(stream, preface.busy(error.what), self.config.deadlines)
+                else:
+                    await trio.aclose_forcefully(stream)
         except GlideError as error:
             # Once and in one line: a port scanner must not fill the log.
             log.info("%s refused: %s", address, error.what)
@@ -176,6 +174,22 @@ class Relay:
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
+
+    async def _admit(self, stream: trio.SocketStream, address: str) -> None:
+        """Let a connection prove a key and say its first message; then it belongs to another nursery."""
+        deadlines = self.config.deadlines
+        connection, _, _ = await respond(
+            stream, _PURPOSES, self._identity, peer=address, deadlines=deadlines, check=_anybody
+        )
+        connection.pace = self.config.limits.pace
+        with trio.move_on_after(deadlines.handshake):
+            match await connection.receive():
+                case Hello() as hello:
+                    self._control.start_soon(self._guarded, connection, session.run, hello, self._shared)
+                case Ticket() as ticket:
+                    await self._seat(connection, ticket)
+            return
+        raise Stalled(f"It said nothing within {deadlines.handshake:.0f} s.")
 
     async def _seat(self, connection: Connection, ticket: Ticket) -> None:
         """Give a data connection its place, or tell it that it has none."""
@@ -185,7 +199,6 @@ class Relay:
             await session.refuse(connection, error)
         else:
             self._data.start_soon(self._guarded, connection, seat.take)
-            self._settled.set()
 
     async def _guarded(
         self,
@@ -195,7 +208,7 @@ class Relay:
     ) -> None:
         """Whatever happens to one connection ends that connection alone."""
         try:
-            with self._admission.connection():
+            with self._admission.connection(_host(connection.stream)):
                 await serve(connection, *arguments)
         except ConnectionLost:
             pass
@@ -211,9 +224,11 @@ class Relay:
         """What the relay notes of a session while it lasts."""
         name, address = client.name, client.connection.peer
         self._sessions.add(client)
-        if name is not None:
-            self._report(events.Connected(name, address))
         try:
+            if name is not None:
+                self._report(events.Connected(name, address))
+            if self.draining:  # since it asked to come in
+                client.leave_when_idle()
             yield
         finally:
             self._sessions.discard(client)
@@ -226,9 +241,9 @@ class Relay:
         async def task() -> None:
             try:
                 await own()
-            finally:
-                self._settled.set()
-            self._transfers -= 1  # not when it was cut
+            except Exception:
+                log.exception("a transfer ended by a fault of the relay")
+            self._transfers -= 1  # but not if it was cancelled: then it was cut
 
         self._data.start_soon(task)
 
@@ -237,8 +252,9 @@ def _anybody(key: bytes) -> None:
     """A relay takes any key; what a key may do is decided where it is asked for."""
 
 
-def _host(stream: trio.SocketStream) -> str:
+def _host(stream: trio.abc.Stream) -> str:
     """The address that limits are counted by."""
+    assert isinstance(stream, trio.SocketStream)
     try:
         return str(stream.socket.getpeername()[0])
     except OSError:

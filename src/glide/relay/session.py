@@ -6,13 +6,14 @@ there is nothing to say. Others reach the client only through the outbox, which 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import dataclass, field
 
 import trio
 
-from glide.errors import GlideError, NameTaken, NobodyThere, RelayRefused, Replaced, Unreachable, one_error
+from glide.errors import Declined, GlideError, NameTaken, NobodyThere, RelayRefused, Replaced, Unreachable, one_error
 from glide.net.connection import Connection
 from glide.protocol import names
 from glide.protocol.messages import (
@@ -52,6 +53,8 @@ class Shared:
     limits: Limits
     greeting: str
     on_registered: Callable[[ClientSession], AbstractContextManager[None]]
+    # Transfers, ringing or running, of each key, whatever sessions they belong to.
+    under_way: Counter[bytes] = field(default_factory=Counter)
 
 
 class ClientSession:
@@ -134,7 +137,7 @@ class ClientSession:
                 case Reject() as reject:
                     transfer = self._ringing.get(reject.transfer)
                     if transfer is not None:
-                        transfer.call_off(reject.code, reject.message)
+                        transfer.call_off(Declined.code, reject.message)
                 case Who(after=after):
                     everybody = self._shared.registry.people()
                     people = [person for person in everybody if after is None or person.name > after]
@@ -158,9 +161,9 @@ class ClientSession:
             problem = "The relay is shutting down."
         elif found is None:
             return _nobody(push, shared.registry)
-        elif self.transfers >= most:
+        elif shared.under_way[self.key] >= most:
             problem = f"You have {most} transfers under way, which is the most that this relay allows."
-        elif found.transfers >= most:
+        elif shared.under_way[found.key] >= most:
             problem = f"{push.to} has {most} transfers under way, which is the most that this relay allows."
         elif push.transfer in found._ringing:
             problem = "That transfer is under way already."
@@ -174,12 +177,16 @@ class ClientSession:
 
     def begin(self, transfer: Transfer, incoming: bytes | None = None) -> None:
         self.transfers += 1
+        self._shared.under_way[self.key] += 1
         self._pending.append(transfer)
         if incoming is not None:
             self._ringing[incoming] = transfer
 
     def finish(self, transfer: Transfer, incoming: bytes | None = None) -> None:
         self.transfers -= 1
+        self._shared.under_way[self.key] -= 1
+        if not self._shared.under_way[self.key]:
+            del self._shared.under_way[self.key]
         self._pending.remove(transfer)
         if incoming is not None:
             self._ringing.pop(incoming, None)
@@ -239,24 +246,24 @@ class _Ring:
 
 async def run(connection: Connection, hello: Hello, shared: Shared) -> None:
     """Serve one control connection to its end. Raises a :class:`GlideError` for what the client did wrong."""
-    session = ClientSession(connection, hello.name if hello.role != Role.ASK else None, shared)
-    try:
-        if shared.draining.is_set():
-            raise RelayRefused("The relay is shutting down.")
-        if hello.role != Role.ASK and hello.name is None:
-            raise RelayRefused("Say under which name.")
-        place: AbstractAsyncContextManager[None] = nullcontext()
-        if session.name is not None:
-            place = shared.registry.register(session.name, session, receiving=hello.role == Role.RECEIVE)
-        async with place:
-            await connection.send(Welcome(greeting=shared.greeting))
-            connection.patience = connection.deadlines.lost
-            with shared.on_registered(session):
-                await session.serve()
-    except (NameTaken, RelayRefused) as error:
-        await refuse(connection, error)
-    else:
-        await connection.close()
+    session = ClientSession(connection, hello.name if hello.role is not Role.ASK else None, shared)
+    async with AsyncExitStack() as stack:
+        try:
+            if shared.draining.is_set():
+                raise RelayRefused("The relay is shutting down.")
+            if hello.role is not Role.ASK and hello.name is None:
+                raise RelayRefused("Say under which name.")
+            if session.name is not None:
+                receiving = hello.role is Role.RECEIVE
+                await stack.enter_async_context(shared.registry.register(session.name, session, receiving=receiving))
+        except (NameTaken, RelayRefused) as error:
+            await refuse(connection, error)
+            return
+        await connection.send(Welcome(greeting=shared.greeting))
+        connection.patience = connection.deadlines.lost
+        with shared.on_registered(session):
+            await session.serve()
+    await connection.close()
 
 
 async def refuse(connection: Connection, error: GlideError) -> None:

@@ -39,9 +39,20 @@ class Tickets:
 
     def __init__(self) -> None:
         self._seats: dict[bytes, Seat] = {}
+        self._fewer = trio.Event()
 
     def __len__(self) -> int:
         return len(self._seats)
+
+    async def used_up(self) -> None:
+        """Wait until none is left."""
+        while self._seats:
+            await self._fewer.wait()
+
+    def _take(self, ticket: bytes) -> None:
+        if self._seats.pop(ticket, None) is not None:
+            self._fewer.set()
+            self._fewer = trio.Event()
 
     @contextmanager
     def issue(self, *seats: Seat) -> Iterator[list[bytes]]:
@@ -52,14 +63,15 @@ class Tickets:
             yield tickets
         finally:
             for ticket in tickets:
-                self._seats.pop(ticket, None)
+                self._take(ticket)
 
     def redeem(self, ticket: bytes, key: bytes) -> Seat:
         """The seat of ``ticket``, which is used up by that. Raises :class:`RelayRefused` (R9)."""
         seat = self._seats.get(ticket)
         if seat is None or seat.key != key:
             raise RelayRefused("That ticket is not valid: it was used, has expired, or was given to another key.")
-        return self._seats.pop(ticket)
+        self._take(ticket)
+        return seat
 
 
 class Transfer:
@@ -82,7 +94,7 @@ class Transfer:
         return f"<Transfer: {self._arrived} arrived, {self._left} left, {self.pipe!r}>"
 
     def call_off(self, code: str, message: str) -> None:
-        """The receiver is not coming, and says why."""
+        """Somebody is not coming, and why."""
         if not self._both_here.is_set():
             self.problem = (code, message)
             self._called_off.set()

@@ -12,7 +12,7 @@ The rules, in the order in which they apply:
    synced. If the name is taken, ``name (1).ext`` is tried, and so on.
 6. Whatever was not landed is removed again, and nothing else is.
 
-Nothing here is asynchronous: it is called in a thread.
+Nothing here is asynchronous: what writes or syncs is called in a thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from glide.errors import FileError, NameUnusable
+from glide.errors import Declined, FileError, NameUnusable
 from glide.text import printable, size
 
 # NAME_MAX of every file system in common use, in bytes (on Windows and macOS in UTF-16 units, which is laxer).
@@ -37,11 +37,15 @@ _MOST_RENAMES = 10_000
 
 # Names that Windows takes for devices whatever extension follows.
 _DEVICES = frozenset(
-    {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))}
+    {"con", "prn", "aux", "nul", "conin$", "conout$"}
+    | {f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³"}
 )
 
 # What one writev takes: IOV_MAX of Linux and macOS; POSIX promises 16.
 _MOST_PIECES = 1024
+
+# What follows the last dot counts as an extension up to this many bytes.
+_LONGEST_EXTENSION = 32
 
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
@@ -58,21 +62,27 @@ def check_name(name: str) -> None:
         raise BadName("the name is a folder's own or its parent's")
     if "/" in name or (os.sep != "/" and os.sep in name):
         raise BadName("the name holds a path separator")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+    categories = {unicodedata.category(character) for character in name}
+    if "Cs" in categories:
+        raise BadName("the name is not UTF-8")
+    if "Cc" in categories:
         raise BadName("the name holds a control character")
 
 
 def check_usable(name: str, *, allow_hidden: bool, platform: str = sys.platform) -> None:
-    """Raise a :class:`GlideError` if this destination will not hold that name (rule 2, and the platform's own)."""
+    """Raise :class:`Declined` (rule 2) or :class:`NameUnusable` if this destination will not hold that name."""
     shown = printable(name, 60)
     if name.startswith(".") and not allow_hidden:
-        raise FileError(
-            f"{shown!r} is a hidden file, and this receiver takes none.",
+        raise Declined(
+            f"{shown!r} is a hidden file, and none are taken.",
             "Nothing was written.",
-            "The receiver can allow it with --allow-hidden; or send it under another name.",
+            "--allow-hidden takes them.",
+            for_peer="it is a hidden file, and they take none.",
         )
     problem = None
-    if len(os.fsencode(name)) > LONGEST_NAME:
+    if not _encodable(name):
+        problem = "not one that this system's encoding has"
+    elif len(os.fsencode(name)) > LONGEST_NAME:
         problem = f"longer than {LONGEST_NAME} bytes"
     elif platform == "win32":
         stem = name.split(".", maxsplit=1)[0].rstrip(" ").lower()
@@ -84,9 +94,10 @@ def check_usable(name: str, *, allow_hidden: bool, platform: str = sys.platform)
             problem = "ending in a dot or space, which Windows drops"
     if problem:
         raise NameUnusable(
-            f"The name {shown!r} is {problem}; this receiver's disk cannot hold it.",
+            f"The name {shown!r} is {problem}; this disk cannot hold it.",
             "Nothing was written.",
-            "Send it under another name with --filename.",
+            "The sender can give it another name with --filename.",
+            for_peer=f"their disk cannot hold that name ({problem}); give it another with --filename.",
         )
 
 
@@ -114,7 +125,8 @@ class Destination:
             raise FileError(
                 f"Files cannot be received into {shown}: {error.strerror}.",
                 "Nothing was written.",
-                "Choose a folder that exists with --into.",
+                "Choose another folder with --into.",
+                for_peer="their folder cannot be written to.",
             ) from None
         return cls(path, descriptor)
 
@@ -123,9 +135,10 @@ class Destination:
         free = _free(self.descriptor if self.descriptor is not None else self.path)
         if free is not None and free < wanted:
             raise FileError(
-                f"The receiver's disk is too full for {size(wanted)}.",
+                f"The disk is too full for {size(wanted)}: {size(free)} are free in {printable(str(self.path))}.",
                 "Nothing was written.",
-                "Make room there, or choose another folder with --into, and send again.",
+                "Make room, or choose another folder with --into.",
+                for_peer=f"their disk is too full for {size(wanted)}.",
             )
 
     def create(self) -> Partial:
@@ -137,14 +150,18 @@ class Destination:
         except OSError as error:
             raise disk_error(error) from None
 
-    def sync(self) -> None:
-        """Make the names in the folder durable. Windows and some network file systems cannot; they need not."""
+    def sync(self, name: str) -> None:
+        """Make a new ``name`` in the folder durable. Windows and some network file systems cannot; they need not."""
         if self.descriptor is not None:
             try:
                 os.fsync(self.descriptor)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                    raise disk_error(error) from None
+                    raise FileError(
+                        f"The disk did not confirm the name of {printable(name, 60)!r}: {error.strerror}.",
+                        "The file is whole and stands there, but a crash now might lose its name.",
+                        for_peer="their disk did not confirm the file's name; it may be there all the same.",
+                    ) from None
 
     def _at(self, name: str) -> str:
         # Without an open folder (Windows) the path has to do.
@@ -228,7 +245,7 @@ class Partial:
                 if self._destination.link(self.name, final):
                     self._landed = True
                     if sync:
-                        self._destination.sync()
+                        self._destination.sync(final)
                     return self._destination.path / final
         except OSError as error:
             raise disk_error(error) from None
@@ -250,13 +267,11 @@ class Partial:
 def _candidates(name: str) -> Iterator[str]:
     """``name`` and the names to try if it is taken, each short enough for the disk."""
     stem, dot, extension = name.rpartition(".")
-    if not stem or not dot:
-        stem, extension = name, ""
-    else:
-        extension = "." + extension
+    if not stem or len(os.fsencode(extension)) > _LONGEST_EXTENSION:
+        stem, dot, extension = name, "", ""
     yield name
     for number in range(1, _MOST_RENAMES):
-        suffix = f" ({number}){extension}"
+        suffix = f" ({number}){dot}{extension}"
         kept = stem
         while len(os.fsencode(kept + suffix)) > LONGEST_NAME and kept:
             kept = kept[:-1]
@@ -264,18 +279,20 @@ def _candidates(name: str) -> Iterator[str]:
 
 
 def disk_error(error: OSError) -> FileError:
-    """What a failed write means, in words for both sides: the sender need not learn the receiver's paths."""
+    """What a failed write means, here and for the sender."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         reason = {errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file is larger than allowed there"}
         return FileError(
-            f"The receiver's disk is full ({reason.get(error.errno, 'no space left')}).",
-            "Nothing was kept under a final name.",
-            "Make room there, or choose another folder with --into, and send again.",
+            f"The disk is full ({reason.get(error.errno, 'no space left')}).",
+            "Nothing was kept.",
+            "Make room, or choose another folder with --into.",
+            for_peer="their disk is full.",
         )
     return FileError(
-        f"The receiver cannot write into its folder: {error.strerror}.",
-        "Nothing was kept under a final name.",
+        f"The folder cannot be written to: {error.strerror}.",
+        "Nothing was kept.",
         "Check its permissions, or choose another folder with --into.",
+        for_peer=f"their folder cannot be written to ({error.strerror}).",
     )
 
 
@@ -313,6 +330,14 @@ def _rename_noreplace(folder: int, temporary: str, final: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _encodable(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _umask() -> int:

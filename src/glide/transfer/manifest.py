@@ -12,7 +12,7 @@ import blake3
 
 from glide.errors import FileError
 from glide.protocol.messages import Item
-from glide.text import printable, size
+from glide.text import printable
 from glide.transfer import landing
 
 
@@ -47,6 +47,8 @@ class Source:
         except OSError as error:
             # The kinds that cannot be opened at all (a socket) are named below as well.
             raise _unusable(shown, path, error) from None
+        except ValueError as error:
+            raise FileError(f"{shown} is no path: {error}.", "Nobody was disturbed.") from None
         try:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
@@ -58,7 +60,7 @@ class Source:
                 raise FileError(
                     f"{shown} cannot be offered as {printable(offered)!r}: {error}.",
                     "Nobody was disturbed.",
-                    "Send it under another name with --filename.",
+                    "Give it another name with --filename.",
                 ) from None
             return cls(path, offered, io.FileIO(descriptor, "r"))
         except BaseException:
@@ -78,10 +80,10 @@ class Source:
             while done < wanted:
                 count = self._file.readinto(buffer[done:wanted])
                 if not count:
-                    raise self._changed(f"it shrank from {size(self.item.size)} to {size(offset + done)}")
+                    raise self._changed(f"it shrank from {self.item.size} bytes to {offset + done}")
                 done += count
         except OSError as error:
-            raise FileError(f"{printable(str(self.path))} cannot be read: {error.strerror}.", _NOTHING_KEPT) from None
+            raise self._unreadable(error) from None
         return done
 
     def check_unchanged(self) -> None:
@@ -97,15 +99,31 @@ class Source:
             raise self._changed("it was replaced by another file")
         if now.st_size != before.st_size:
             grew = "grew" if now.st_size > before.st_size else "shrank"
-            raise self._changed(f"it {grew} from {size(before.st_size)} to {size(now.st_size)}")
+            raise self._changed(f"it {grew} from {before.st_size} bytes to {now.st_size}")
         if now.st_mtime_ns != before.st_mtime_ns:
             raise self._changed("it was written to")
+
+        try:
+            self._file.seek(before.st_size)
+            more = self._file.read(1)
+        except OSError as error:
+            raise self._unreadable(error) from None
+        if more:  # /proc and its like: a size of 0, and yet there is something to read
+            raise self._changed("it holds more than its size says")
+
+    def _unreadable(self, error: OSError) -> FileError:
+        return FileError(
+            f"{printable(str(self.path))} cannot be read: {error.strerror}.",
+            NOT_THERE,
+            for_peer=f"the file cannot be read ({error.strerror}).",
+        )
 
     def _changed(self, how: str) -> FileError:
         return FileError(
             f"{printable(str(self.path))} changed while it was being sent: {how}.",
-            _NOTHING_KEPT,
-            "Send it again once nothing writes to it.",
+            NOT_THERE,
+            "Send it once nothing writes to it.",
+            for_peer=f"the file changed while it was being sent: {how}.",
         )
 
     def close(self) -> None:
@@ -118,7 +136,7 @@ class Source:
         self.close()
 
 
-_NOTHING_KEPT = "Nothing of it appears under its name at the receiver."
+NOT_THERE = "Nothing of it appears under its name at the receiver."
 
 
 def _unusable(shown: str, path: Path, error: OSError) -> FileError:

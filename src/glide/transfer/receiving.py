@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import blake3
 import trio
 
 from glide import events
-from glide.errors import (
-    Cancelled,
-    Declined,
-    GlideError,
-    IntegrityError,
-    ProtocolError,
-    Stalled,
-    from_code,
-    one_error,
-)
+from glide.errors import Declined, GlideError, IntegrityError, ProtocolError, Stalled, one_error
 from glide.net.connection import Connection, explained
 from glide.net.deadlines import IdleDeadline, idle_deadline
 from glide.protocol.frames import Data
@@ -30,58 +22,60 @@ from glide.protocol.messages import Abort, Accept, Ack, Decline, Digests, End, I
 from glide.text import duration, printable
 from glide.transfer.landing import BadName, Destination, Partial, check_name
 from glide.transfer.manifest import whole
-from glide.transfer.sending import Hint, Outcome, Terms
+from glide.transfer.terms import Hint, Outcome, Terms, aborted
 
 # Bytes that go to the disk in one thread call; fewer where the network takes longer than this to bring them.
 BATCH = 1024 * 1024
 BATCH_SECONDS = 0.5
 # A sender may cut its data into frames of a byte each; what we hold for each piece is more than that.
 BATCH_PIECES = 512
+SMALL_PIECE = 16 * 1024
 
 # Bytes are synced, and then acknowledged, at the latest after so many bytes or seconds: often enough for a true
 # progress bar, seldom enough that a disk's flush costs little.
 SYNC_BYTES = 32 * BATCH
 SYNC_SECONDS = 1.0
 
-# Says yes by returning where to put the files, or no by raising; may ask a person.
-Decide = Callable[[Offer], Awaitable[Destination]]
+# Says no by raising; may ask a person.
+Decide = Callable[[Offer], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """Who sends, under which transfer."""
+    """Who sends, under which transfer; where it goes, and whether it waits for the disk."""
 
     transfer: bytes
     sender: str
+    into: Path
+    sync: bool = True
 
 
 async def receive(
     connection: Connection,
     arrival: Arrival,
     decide: Decide,
+    on_accept: Callable[[], None],
     *,
-    sync: bool,
     terms: Terms,
     hint: Hint,
     report: events.Report,
 ) -> Outcome:
     """Take the offer, ask ``decide``, and receive what was accepted; returns once it stands under its name.
 
-    Raises a :class:`GlideError`, after the sender was told why if it could be; nothing is left under a final name
-    or a temporary one. Cancelled, it does the same.
+    ``on_accept`` is called when the sender is told yes. Raises a :class:`GlideError`, after the sender was told why if
+    it could be; nothing is left under a final name or a temporary one. Cancelled, it does the same.
     """
-    sender = arrival.sender
-    async with explained(connection, "The receiver stopped it.", _NOTHING), trio.open_nursery() as nursery:
-        nursery.start_soon(connection.keep_alive)
-        offer = await _offer(connection, sender)
-        destination = await _decided(connection, sender, decide, offer)
-        with destination:
+    async with explained(connection, _NOTHING):
+        offer = await _offer(connection, arrival.sender)
+        await _decided(connection, arrival.sender, decide, offer)
+        # Only now: what room and which rights there are is nobody's business before a yes (C9).
+        with await _opened(connection, arrival.into, offer) as destination:
             await connection.send(Accept())
+            on_accept()
             connection.leave_to(terms.idle)
-            stream = _Stream(connection, arrival, offer.items[0], destination, sync, terms, hint, report)
-            outcome = await stream.run()
-        nursery.cancel_scope.cancel()
-    return outcome
+            receiving = _Receiving(connection, arrival, offer.items[0], destination, terms, hint, report)
+            return await receiving.run()
+    raise AssertionError("unreachable")  # pragma: no cover - the block returns or raises
 
 
 async def _offer(connection: Connection, sender: str) -> Offer:
@@ -93,40 +87,58 @@ async def _offer(connection: Connection, sender: str) -> Offer:
                     for item in offer.items:
                         check_name(item.name)
                 except BadName as error:
-                    said = f"The offer was refused whole: {error}."
-                    await connection.send(Decline(code=Declined.code, message=said))
-                    raise Declined(
-                        f"{sender} offered a file whose name no honest sender offers: {error}.", _NOTHING
-                    ) from None
+                    refusal = Declined(
+                        f"{sender} offered a file whose name no honest sender offers: {error}.",
+                        _NOTHING,
+                        for_peer=f"the offer was refused whole: {error}.",
+                    )
+                    await _decline(connection, refusal)
+                    raise refusal from None
                 return offer
-            case Abort(code=code, message=said):
-                raise from_code(code, Cancelled)(f"{sender} withdrew: {printable(said, 400)}", _NOTHING)
+            case Abort() as abort:
+                raise aborted(abort, sender, _NOTHING)
     raise Stalled(f"{sender} made no offer within {connection.deadlines.handshake:.0f} s.", _NOTHING)
 
 
-async def _decided(connection: Connection, sender: str, decide: Decide, offer: Offer) -> Destination:
-    """What ``decide`` says, unless the sender goes away meanwhile. A no is passed on."""
-    decided: Destination | None = None
+async def _decided(connection: Connection, sender: str, decide: Decide, offer: Offer) -> None:
+    """Return if ``decide`` says yes, unless the sender goes away meanwhile. A no is passed on."""
     with one_error():
         async with trio.open_nursery() as nursery:
 
             async def watch() -> None:
                 match await connection.receive():
-                    case Abort(code=code, message=said):
-                        raise from_code(code, Cancelled)(f"{sender} withdrew: {printable(said, 400)}", _NOTHING)
+                    case Abort() as abort:
+                        raise aborted(abort, sender, _NOTHING)
 
             nursery.start_soon(watch)
             try:
-                decided = await decide(offer)
+                await decide(offer)
             except GlideError as error:
-                await connection.send(Decline(code=error.code, message=str(error)[:400]))
+                await _decline(connection, error)
                 raise
             nursery.cancel_scope.cancel()
-    assert decided is not None, "decide returned"
-    return decided
 
 
-class _Stream:
+async def _opened(connection: Connection, into: Path, offer: Offer) -> Destination:
+    """The destination, with room for the offer as far as that can be known; if not, the sender is told (F11)."""
+    try:
+        destination = Destination.open(into)
+        try:
+            destination.check_room(sum(item.size for item in offer.items))
+        except BaseException:
+            destination.close()
+            raise
+    except GlideError as error:
+        await _decline(connection, error)
+        raise
+    return destination
+
+
+async def _decline(connection: Connection, error: GlideError) -> None:
+    await connection.send(Decline(code=error.code, message=error.for_peer[:400]))
+
+
+class _Receiving:
     """One accepted transfer at its receiver."""
 
     def __init__(
@@ -135,7 +147,6 @@ class _Stream:
         arrival: Arrival,
         item: Item,
         destination: Destination,
-        sync: bool,
         terms: Terms,
         hint: Hint,
         report: events.Report,
@@ -144,7 +155,7 @@ class _Stream:
         self._arrival = arrival
         self._item = item
         self._destination = destination
-        self._sync = sync
+        self._sync = arrival.sync
         self._terms = terms
         self._hint = hint
         self._report = report
@@ -155,6 +166,7 @@ class _Stream:
 
     async def run(self) -> Outcome:
         self._progress()
+        self._hint.counts = True
         with (
             idle_deadline(self._terms.idle, self._blame) as idle,
             self._destination.create() as partial,
@@ -175,9 +187,11 @@ class _Stream:
             while True:
                 match await self._connection.receive():
                     case Data(view=view):
-                        if view:
-                            idle.touch()
-                        batch.append(view)
+                        if not view:
+                            continue
+                        idle.touch()
+                        # A small piece is copied: the view would keep a whole record in memory.
+                        batch.append(view if len(view) >= SMALL_PIECE else memoryview(bytes(view)))
                         gathered += len(view)
                         total += len(view)
                         if total > self._item.size:
@@ -187,13 +201,12 @@ class _Stream:
                             await full.send(batch)
                             batch, gathered, begun = [], 0, trio.current_time()
                     case Digests(digests=(digest,)) if total == self._item.size:
+                        self._hint.counts = False  # there is nothing more to wait for
                         if batch:
                             await full.send(batch)
                         return digest
-                    case Abort(code=code, message=said):
-                        raise from_code(code, Cancelled)(
-                            f"{self._arrival.sender} stopped it: {printable(said, 400)}", _NOTHING
-                        )
+                    case Abort() as abort:
+                        raise aborted(abort, self._arrival.sender, _NOTHING)
                     case other:
                         raise ProtocolError(
                             f"{self._arrival.sender} said {type(other).__name__} after {total} of "
@@ -220,7 +233,8 @@ class _Stream:
             due = waiting >= SYNC_BYTES or trio.current_time() - synced_at >= SYNC_SECONDS
             self._writing = True
             await trio.to_thread.run_sync(store, batch, due and self._sync)
-            self._writing = False
+            # A deadline that passed while the disk was at it is the disk's: see _blame.
+            self._writing = idle.scope.cancel_called
             self._written += count
             idle.touch()
             if due:
@@ -241,30 +255,32 @@ class _Stream:
         match await self._connection.receive():
             case End() as end:
                 pass
-            case Abort(code=code, message=said):
-                raise from_code(code, Cancelled)(f"{self._arrival.sender} stopped it: {printable(said, 400)}", _NOTHING)
+            case Abort() as abort:
+                raise aborted(abort, self._arrival.sender, _NOTHING)
             case other:
                 raise ProtocolError(f"{self._arrival.sender} said {type(other).__name__} for End.", _NOTHING)
         if announced != digest or (end.bytes, end.digest) != (self._written, whole([digest])):
             raise IntegrityError(
                 f"What arrived from {self._arrival.sender} is not what was sent: the digests differ.",
                 _NOTHING,
-                "Send it again.",
+                "Ask for it again.",
+                for_peer="the digests differ: what arrived is not what was sent.",
             )
         # Not to be interrupted: once the name is there, the receipt says so. What waits in here has a deadline; a
         # thread that syncs cannot be cancelled anyway.
         with trio.CancelScope(shield=True):
             path = await trio.to_thread.run_sync(lambda: partial.land(self._item.name, sync=self._sync))
             transfer, size = self._arrival.transfer, self._item.size
-            self._acknowledged = self._written
-            self._progress()
-            self._report(events.Saved(transfer, str(path), size, digest))
             try:
                 with trio.move_on_after(self._connection.deadlines.handshake):
                     await self._connection.send(Receipt(items=1, bytes=size, digest=end.digest))
-                    await self._connection.receive()  # Done; the tables allow nothing else
+                    await self._connection.receive()  # Done, or an Abort that crossed the receipt
             except GlideError:
                 pass  # the file is here, whatever the sender knows of it
+        # After the receipt: whoever reads what we report must not come between the file and it.
+        self._acknowledged = self._written
+        self._progress()
+        self._report(events.Saved(transfer, str(path), size, digest))
         self._report(events.Received(transfer, self._arrival.sender, 1, size))
         return Outcome(1, size, end.digest)
 
@@ -272,18 +288,20 @@ class _Stream:
         sender, heard = self._arrival.sender, trio.current_time() - self._connection.last_heard
         if self._writing:
             why = f"your disk did not take what arrived (into {printable(str(self._destination.path))})"
-        elif self._hint() == "receiver":
+        elif self._hint.counts and self._hint.side == "receiver":
             why = "the relay could not pass on what it has: the network between the relay and you is stuck"
-        elif self._hint() == "sender":
+        elif self._hint.counts and self._hint.side == "sender":
             why = f"nothing came from the sender ({sender}) to the relay"
         elif heard < self._terms.idle:
             why = f"the sender ({sender}) is there but sends nothing"
         else:
             why = f"nothing came from the sender ({sender}), and the relay did not say why"
+        seconds = duration(self._terms.idle)
         return Stalled(
-            f"The transfer from {sender} stalled for {duration(self._terms.idle)}: {why}.",
+            f"The transfer from {sender} stalled for {seconds}: {why}.",
             _NOTHING,
             "It can be sent again; allow longer pauses with --idle.",
+            for_peer=f"nothing had moved for {seconds}.",
         )
 
 

@@ -15,48 +15,33 @@ the disk and the network, so that both work at once and neither runs ahead of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import blake3
 import trio
 
 from glide import events
 from glide.crypto.records import FULL
-from glide.errors import Cancelled, Declined, GlideError, ProtocolError, Stalled, from_code, one_error
+from glide.errors import (
+    ConnectionLost,
+    Declined,
+    FileError,
+    GlideError,
+    NameUnusable,
+    ProtocolError,
+    Stalled,
+    from_code,
+    one_error,
+)
 from glide.net.connection import Connection, explained
 from glide.net.deadlines import IdleDeadline, idle_deadline
 from glide.protocol.frames import HEADER
-from glide.protocol.messages import Abort, Accept, Ack, Decline, Digest, Digests, Done, End, Offer, Receipt
+from glide.protocol.messages import Abort, Accept, Ack, Decline, Digests, Done, End, Offer, Receipt
 from glide.text import duration, printable
-from glide.transfer.manifest import Source, whole
+from glide.transfer.manifest import NOT_THERE, Source, whole
+from glide.transfer.terms import Hint, Outcome, Terms, aborted
 
 # A block and its header fill sixteen records exactly: about 1 MiB, where a thread call costs nothing to speak of.
 BLOCK = 16 * FULL - HEADER.size
 _BUFFERS = 3  # one being read, one waiting, one being sent
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What the user set for a transfer. Seconds; 0 means no deadline."""
-
-    idle: float = 60.0
-    ask_timeout: float = 300.0
-
-
-_NOT_THERE = "Nothing of it appears under its name at the receiver."
-
-# What the relay said last about whom it waits for: "sender", "receiver", or "" if it said nothing.
-Hint = Callable[[], str]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the receiver has confirmed: counts, and the digest over all as ``manifest.whole`` says."""
-
-    items: int
-    bytes: int
-    digest: Digest
 
 
 async def send(
@@ -75,14 +60,12 @@ async def send(
     Raises a :class:`GlideError`, after the receiver was told why if it could be. Cancelled, it tells the
     receiver within the connection's ``farewell`` and leaves the connection unusable.
     """
-    async with explained(connection, "The sender stopped it.", _NOT_THERE), trio.open_nursery() as nursery:
-        nursery.start_soon(connection.keep_alive)
+    async with explained(connection, NOT_THERE):
         await _offer(connection, Offer(items=(source.item,), message=message), to, terms)
         report(events.Accepted(transfer, to))
         connection.leave_to(terms.idle)
-        outcome = await _Stream(connection, source, transfer, to, terms, hint, report).run()
-        nursery.cancel_scope.cancel()
-    return outcome
+        return await _Sending(connection, source, transfer, to, terms, hint, report).run()
+    raise AssertionError("unreachable")  # pragma: no cover - the block returns or raises
 
 
 async def _offer(connection: Connection, offer: Offer, to: str, terms: Terms) -> None:
@@ -95,17 +78,19 @@ async def _offer(connection: Connection, offer: Offer, to: str, terms: Terms) ->
             f"{to} did not answer within {duration(terms.ask_timeout)}.",
             "Nothing was sent.",
             "Try again when they are there, or give them longer with --ask-timeout.",
+            for_peer=f"nobody answered within {duration(terms.ask_timeout)}.",
         )
     match answer:
         case Accept():
             return
         case Decline(code=code, message=said):
-            raise from_code(code, Declined)(_said(to, "declined", said), "Nothing was sent.")
-        case Abort(code=code, message=said):
-            raise from_code(code, Cancelled)(_said(to, "stopped it", said), "Nothing was sent.")
+            detail = f": {printable(said, 400)}" if said else "."
+            raise from_code(code, Declined, FileError, NameUnusable)(f"{to} declined{detail}", "Nothing was sent.")
+        case Abort() as abort:
+            raise aborted(abort, to, "Nothing was sent.")
 
 
-class _Stream:
+class _Sending:
     """One accepted transfer at its sender."""
 
     def __init__(
@@ -128,6 +113,7 @@ class _Stream:
         self._size = source.item.size
         self._reading = False
         self._acknowledged = 0
+        self._sent = 0
         self._ended: End | None = None
         # The sending task is shielded, so that a record is not cut in two when the peer could still be told why;
         # _listen, which is not, sets its deadline.
@@ -140,20 +126,24 @@ class _Stream:
         for _ in range(_BUFFERS if self._size > BLOCK else 1):
             empty_in.send_nowait(bytearray(min(BLOCK, self._size)))
         self._report(events.Progress(self._transfer, 0, self._size))
+        self._hint.counts = True
         with idle_deadline(self._terms.idle, self._blame) as idle, one_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, empty_out, filled_in)
                 nursery.start_soon(self._pump, filled_out, empty_in)
                 try:
                     receipt = await self._listen(idle)
-                except trio.Cancelled:
-                    self._stop = True
-                    self._pumping.deadline = trio.current_time() + self._connection.deadlines.farewell
-                    raise
                 except GlideError:
                     self._pumping.cancel()  # the receiver is gone, or has said its last word
                     raise
-        await self._connection.send(Done())
+                except BaseException:
+                    self._stop = True
+                    self._pumping.deadline = trio.current_time() + self._connection.deadlines.farewell
+                    raise
+        try:
+            await self._connection.send(Done())
+        except ConnectionLost:
+            pass  # they have it all, and have said so
         return Outcome(receipt.items, receipt.bytes, receipt.digest)
 
     async def _read(
@@ -200,18 +190,20 @@ class _Stream:
                 if isinstance(block, GlideError):
                     raise block
                 buffer, count = block
+                self._sent += count
                 with memoryview(buffer) as view, view[:count] as data:
                     await self._connection.send_data(data)
                 empty.send_nowait(buffer)
             if self._ended is not None and not self._stop:
                 await self._connection.send(Digests(digests=(self._ended.digest,)), self._ended)
+                self._hint.counts = False  # from here on the relay waits for us because there is nothing left to send
 
     async def _listen(self, idle: IdleDeadline) -> Receipt:
         """Take in acknowledgements until the receipt."""
         while True:
             match await self._connection.receive():
                 case Ack(bytes=count):
-                    if not self._acknowledged <= count <= self._size:
+                    if not self._acknowledged <= count <= self._sent:
                         raise ProtocolError(f"{self._to} acknowledged bytes that were never sent.")
                     if count > self._acknowledged:
                         idle.touch()
@@ -219,12 +211,13 @@ class _Stream:
                     self._report(events.Progress(self._transfer, count, self._size))
                 case Receipt() as receipt:
                     expected = self._ended
-                    if expected is None or (receipt.bytes, receipt.digest) != (expected.bytes, expected.digest):
+                    confirmed = (receipt.items, receipt.bytes, receipt.digest)
+                    if expected is None or confirmed != (1, expected.bytes, expected.digest):
                         raise ProtocolError(f"{self._to} confirmed something else than was sent.")
                     self._report(events.Progress(self._transfer, self._size, self._size))
                     return receipt
-                case Abort(code=code, message=said):
-                    raise from_code(code, Cancelled)(_said(self._to, "stopped it", said), _NOT_THERE)
+                case Abort() as abort:
+                    raise aborted(abort, self._to, NOT_THERE)
                 case other:
                     raise _unexpected(other)
 
@@ -233,24 +226,23 @@ class _Stream:
         heard = trio.current_time() - self._connection.last_heard
         if self._reading:
             why = f"your disk did not deliver {printable(str(self._source.path))}"
-        elif self._hint() == "sender":
+        elif self._hint.counts and self._hint.side == "sender":
             why = "the relay waited for this side: the network between you and the relay is stuck"
-        elif self._hint() == "receiver":
+        elif self._hint.counts and self._hint.side == "receiver":
             why = f"the receiver ({self._to}) takes nothing from the relay"
         elif heard < self._terms.idle:
             why = f"the receiver ({self._to}) is there but writes nothing to its disk"
+        elif not self._hint.counts:
+            why = f"all was sent, but the receiver ({self._to}) does not confirm it"
         else:
             why = f"nothing came from the receiver ({self._to}), and the relay did not say why"
         return Stalled(
             f"The transfer stalled for {for_how_long}: {why}.",
-            _NOT_THERE,
+            NOT_THERE,
             "Send it again, or allow longer pauses with --idle.",
+            for_peer=f"nothing had moved for {for_how_long}.",
         )
 
 
 def _unexpected(message: object) -> GlideError:
     return ProtocolError(f"The peer said {type(message).__name__} where it makes no sense.")
-
-
-def _said(who: str, did: str, message: str) -> str:
-    return f"{who} {did}: {printable(message, 400)}" if message else f"{who} {did}."

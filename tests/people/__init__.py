@@ -1,0 +1,1 @@
+"""Whom this machine knows, and who may send it what."""

@@ -1,0 +1,1 @@
+"""Files: the offered one, the way between, and where it lands."""
