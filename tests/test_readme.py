@@ -102,6 +102,14 @@ def test_the_readme_as_typed(w: World) -> None:
     assert (w.into("bob") / "inbox" / "notes").read_text() == "hello"
 
 
+def test_the_environment_of_make_is_entered() -> None:
+    enter = " ".join(the(". .venv"))
+    command = f"{enter} && python -m glide --version"
+    if not (ROOT / ".venv").exists():
+        pytest.skip("there is no .venv: this was not started by make")
+    subprocess.run(["bash", "-c", command], check=True, cwd=ROOT, capture_output=True, timeout=30)
+
+
 @pytest.mark.timeout(200)
 def test_it_installs(tmp_path: Path) -> None:
     install = the("python -m pip install")

@@ -91,7 +91,9 @@ def check_answer(line: bytes, peer: str) -> None:
         raise NotGlide(
             f"{peer[0].upper()}{peer[1:]} is not {'a glide relay' if relay else 'glide'}: it answered {shown!r}.",
             "Nothing was sent.",
-            "Check the host and port; `glide serve` prints them." if relay else "",
+            "Check the host and port; `glide serve` prints them."
+            if relay
+            else "The relay joined you to something else.",
         )
     said = printable((match[3] or b"").decode("ascii", "replace"), LONGEST_LINE)
     if match[2] == b"refused" or (match[2] == b"ok" and int(match[1]) != VERSION):

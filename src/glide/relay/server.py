@@ -104,8 +104,8 @@ class Relay:
         """
         listeners = await self._listen()
         bound = listeners[0].socket.getsockname()
-        # Left in the opposite order: first nobody is accepted any more; then clients that are in a transfer stay until it
-        # is done, the others having been told goodbye; then the last transfer ends, or the grace does.
+        # Left in the opposite order: first nobody is accepted any more; then clients that are in a transfer stay until
+        # it is done, the others having been told goodbye; then the last transfer ends, or the grace does.
         async with (
             trio.open_nursery() as self._data,
             trio.open_nursery() as self._control,
