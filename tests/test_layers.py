@@ -14,11 +14,12 @@ import glide
 
 ROOT = Path(glide.__file__).parent
 
-# Package -> what it may import of glide, besides itself. `errors`, `text` and `events` are words that all share.
-WORDS = {"errors", "text", "events"}
+# Package -> what it may import of glide, besides itself. These are words and tools that all share.
+WORDS = {"errors", "text", "events", "files"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
+    "files": set(),
     "events": set(),
     "protocol": WORDS,
     "crypto": WORDS,

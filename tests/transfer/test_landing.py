@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 import glide
 from glide.errors import Declined, FileError, GlideError, NameUnusable
 from glide.transfer import landing
-from glide.transfer.landing import BadName, Destination, check_name, check_usable
+from glide.transfer.filenames import BadName, check_name, check_usable
+from glide.transfer.landing import Destination
 from tests.transfer import apart
 
 SOURCE = Path(glide.__file__).parent

@@ -129,7 +129,7 @@ async def joined(
             yield made["sender"], made["receiver"]
         assert trio.lowlevel.current_statistics().tasks_living == running, "a task was left behind"
         # A thread that was abandoned ends by itself, and tells nobody.
-        while trio.to_thread.current_default_thread_limiter().borrowed_tokens:  # noqa: ASYNC110
+        while trio.to_thread.current_default_thread_limiter().borrowed_tokens:  # noqa: ASYNC110  # there is no event for it
             await trio.sleep(0.005)
 
 

@@ -25,7 +25,7 @@ from glide.people.known import Trust
 from glide.people.policy import Policy, Verdict, judge
 from glide.protocol.messages import Incoming, Offer, Reject, Role
 from glide.text import duration
-from glide.transfer import landing, receiving
+from glide.transfer import filenames, receiving
 from glide.transfer.landing import Destination
 from glide.transfer.receiving import Arrival
 from glide.transfer.terms import Hint, Terms
@@ -208,7 +208,7 @@ class _Receiver:
         self._report(arrived)
         self._one_at_most()
         for item in offer.items:
-            landing.check_usable(item.name, allow_hidden=wishes.allow_hidden)
+            filenames.check_usable(item.name, allow_hidden=wishes.allow_hidden)
         earned = await self._consent(arrived, trust)
         self._one_at_most()  # another one may have been accepted while this one was looked at
         await trio.to_thread.run_sync(known.remember, relay_key, incoming.sender, incoming.key, earned)

@@ -3,7 +3,7 @@
 The rules, in the order in which they apply:
 
 1. A name is one component: not empty, not ``.`` or ``..``, no separator, NUL or control character. An offer
-   that breaks this is refused whole (:func:`check_name`), before anybody is asked and before any write.
+   that breaks this is refused whole, before anybody is asked and before any write; see ``filenames``.
 2. A name that begins with a dot needs ``--allow-hidden``. ``--into /`` is refused.
 3. Everything happens relative to the open destination folder; no name is ever resolved again, so that swapping
    a parent for a symlink changes nothing.
@@ -21,84 +21,16 @@ import ctypes
 import errno
 import os
 import secrets
-import sys
-import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
-from glide.errors import Declined, FileError, NameUnusable
+from glide.errors import FileError
 from glide.text import printable, size
-
-# NAME_MAX of every file system in common use, in bytes (on Windows and macOS in UTF-16 units, which is laxer).
-LONGEST_NAME = 255
-
-# How many of "name (1)", "name (2)", ... are tried before giving up.
-_MOST_RENAMES = 10_000
-
-# Names that Windows takes for devices whatever extension follows.
-_DEVICES = frozenset(
-    {"con", "prn", "aux", "nul", "conin$", "conout$"}
-    | {f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³"}
-)
+from glide.transfer.filenames import candidates
 
 # What one writev takes: IOV_MAX of Linux and macOS; POSIX promises 16.
 _MOST_PIECES = 1024
 
-# What follows the last dot counts as an extension up to this many bytes.
-_LONGEST_EXTENSION = 32
-
 _RENAME_NOREPLACE = 1  # linux/fs.h
-
-
-class BadName(ValueError):
-    """A name that no honest sender offers; the text says why."""
-
-
-def check_name(name: str) -> None:
-    """Raise :class:`BadName` unless ``name`` is one path component that names a file (rule 1)."""
-    if not name:
-        raise BadName("the name is empty")
-    if name in (".", ".."):
-        raise BadName("the name is a folder's own or its parent's")
-    if "/" in name or (os.sep != "/" and os.sep in name):
-        raise BadName("the name holds a path separator")
-    categories = {unicodedata.category(character) for character in name}
-    if "Cs" in categories:
-        raise BadName("the name is not UTF-8")
-    if "Cc" in categories:
-        raise BadName("the name holds a control character")
-
-
-def check_usable(name: str, *, allow_hidden: bool, platform: str = sys.platform) -> None:
-    """Raise :class:`Declined` (rule 2) or :class:`NameUnusable` if this destination will not hold that name."""
-    shown = printable(name, 60)
-    if name.startswith(".") and not allow_hidden:
-        raise Declined(
-            f"{shown!r} is a hidden file, and none are taken.",
-            "Nothing was written.",
-            "--allow-hidden takes them.",
-            for_peer="it is a hidden file, and they take none.",
-        )
-    problem = None
-    if not _encodable(name):
-        problem = "not one that this system's encoding has"
-    elif len(os.fsencode(name)) > LONGEST_NAME:
-        problem = f"longer than {LONGEST_NAME} bytes"
-    elif platform == "win32":
-        stem = name.split(".", maxsplit=1)[0].rstrip(" ").lower()
-        if any(character in '<>:"|?*\\' for character in name):
-            problem = "not allowed on Windows"
-        elif stem in _DEVICES:
-            problem = "a device on Windows"
-        elif name.endswith((".", " ")):
-            problem = "ending in a dot or space, which Windows drops"
-    if problem:
-        raise NameUnusable(
-            f"The name {shown!r} is {problem}; this disk cannot hold it.",
-            "Nothing was written.",
-            "The sender can give it another name with --filename.",
-            for_peer=f"their disk cannot hold that name ({problem}); give it another with --filename.",
-        )
 
 
 class Destination:
@@ -241,7 +173,7 @@ class Partial:
             if self._destination.descriptor is None:  # pragma: no cover - Windows cannot rename an open file
                 os.close(self._descriptor)
                 self._descriptor = -1
-            for final in _candidates(name):
+            for final in candidates(name):
                 if self._destination.link(self.name, final):
                     self._landed = True
                     if sync:
@@ -262,20 +194,6 @@ class Partial:
                 self._destination.unlink(self.name)
             except OSError:
                 pass  # somebody else removed it, or the disk is gone: there is nothing left to undo
-
-
-def _candidates(name: str) -> Iterator[str]:
-    """``name`` and the names to try if it is taken, each short enough for the disk."""
-    stem, dot, extension = name.rpartition(".")
-    if not stem or len(os.fsencode(extension)) > _LONGEST_EXTENSION:
-        stem, dot, extension = name, "", ""
-    yield name
-    for number in range(1, _MOST_RENAMES):
-        suffix = f" ({number}){dot}{extension}"
-        kept = stem
-        while len(os.fsencode(kept + suffix)) > LONGEST_NAME and kept:
-            kept = kept[:-1]
-        yield kept + suffix
 
 
 def disk_error(error: OSError) -> FileError:
@@ -330,14 +248,6 @@ def _rename_noreplace(folder: int, temporary: str, final: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def _encodable(name: str) -> bool:
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _umask() -> int:

@@ -13,7 +13,7 @@ import blake3
 from glide.errors import FileError
 from glide.protocol.messages import Item
 from glide.text import printable
-from glide.transfer import landing
+from glide.transfer import filenames
 
 
 def whole(digests: Sequence[bytes]) -> bytes:
@@ -55,8 +55,8 @@ class Source:
                 raise _not_a_file(shown, mode)
             offered = name if name is not None else path.name or path.resolve().name
             try:
-                landing.check_name(offered)
-            except landing.BadName as error:
+                filenames.check_name(offered)
+            except filenames.BadName as error:
                 raise FileError(
                     f"{shown} cannot be offered as {printable(offered)!r}: {error}.",
                     "Nobody was disturbed.",

@@ -20,7 +20,8 @@ from glide.net.deadlines import IdleDeadline, idle_deadline
 from glide.protocol.frames import Data
 from glide.protocol.messages import Abort, Accept, Ack, Decline, Digests, End, Item, Offer, Receipt
 from glide.text import duration, printable
-from glide.transfer.landing import BadName, Destination, Partial, check_name
+from glide.transfer.filenames import BadName, check_name
+from glide.transfer.landing import Destination, Partial
 from glide.transfer.manifest import whole
 from glide.transfer.terms import Hint, Outcome, Terms, aborted
 
