@@ -124,7 +124,9 @@ def test_accept_known_takes_only_whom_a_person_said_yes_to(w: World) -> None:
     assert w.push("alice", "bob", w.file("a", 1)).wait() == 0
     first.wait()
     w.receive("bob", "--accept", "known")
-    assert w.push("alice", "bob", w.file("b", 1)).wait() == 4  # seen is not known
+    refused = w.push("alice", "bob", w.file("b", 1))
+    assert refused.wait() == 4  # seen is not known
+    assert refused.event("declined")["to"] == "bob"
     key = json.loads(_out(w, "alice", "id", "--json"))["key"]
     _out(w, "bob", "known", "forget", "alice")
     _out(w, "bob", "known", "add", "alice", key, "--relay", w.address)

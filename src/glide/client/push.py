@@ -42,17 +42,28 @@ async def push(address: Address, me: Me, parcel: Parcel, terms: Terms, report: e
     source = await trio.to_thread.run_sync(Source.open, parcel.path, parcel.filename)
     with source:
         try:
-            return await _push_as(parcel.name, address, me, parcel, source, terms, report)
-        except NameTaken as error:
-            if not parcel.default_name:
-                raise NameTaken(
-                    f"{error.what}: somebody else is {parcel.name} at this relay.",
-                    "Nothing was sent.",
-                    f"Choose another name with --as, {parcel.name[:25]}-laptop for instance.",
-                ) from None
-            fallback = f"{parcel.name[:27]}-{key_text(me.identity.public)[:4]}"
-            report(events.Notice(f"The name {parcel.name} is taken here; you send as {fallback}."))
-            return await _push_as(fallback, address, me, parcel, source, terms, report)
+            return await _push_under_a_name(address, me, parcel, source, terms, report)
+        except Declined as error:
+            report(events.DeclinedEvent(parcel.to, error.what))
+            raise
+
+
+async def _push_under_a_name(
+    address: Address, me: Me, parcel: Parcel, source: Source, terms: Terms, report: events.Report
+) -> Outcome:
+    """Push as whom the parcel says; where that name was only a default and is taken, as somebody like it."""
+    try:
+        return await _push_as(parcel.name, address, me, parcel, source, terms, report)
+    except NameTaken as error:
+        if not parcel.default_name:
+            raise NameTaken(
+                f"{error.what}: somebody else is {parcel.name} at this relay.",
+                "Nothing was sent.",
+                f"Choose another name with --as, {parcel.name[:25]}-laptop for instance.",
+            ) from None
+    fallback = f"{parcel.name[:27]}-{key_text(me.identity.public)[:4]}"
+    report(events.Notice(f"The name {parcel.name} is taken here; you send as {fallback}."))
+    return await _push_as(fallback, address, me, parcel, source, terms, report)
 
 
 async def _push_as(
@@ -72,20 +83,16 @@ async def _push_as(
                 me.known.remember, control.relay_key, parcel.to, connection.peer_key, Trust.KNOWN
             )
             control.hints[transfer] = hint = Hint()
-            try:
-                outcome = await sending.send(
-                    connection,
-                    source,
-                    transfer=transfer,
-                    to=parcel.to,
-                    message=parcel.message,
-                    terms=terms,
-                    hint=hint,
-                    report=report,
-                )
-            except Declined as error:
-                report(events.DeclinedEvent(parcel.to, error.what))
-                raise
+            outcome = await sending.send(
+                connection,
+                source,
+                transfer=transfer,
+                to=parcel.to,
+                message=parcel.message,
+                terms=terms,
+                hint=hint,
+                report=report,
+            )
             await connection.close()
     report(events.Delivered(transfer, parcel.to, outcome.items, outcome.bytes, outcome.digest))
     return outcome
@@ -103,10 +110,7 @@ async def _ring(control: Link, me: Me, to: str, transfer: bytes, report: events.
                     report(events.Ringing(transfer, to, ringing.key, trust, aliases))
                     return ringing
                 case Failed() as failed if failed.transfer == transfer:
-                    error = failure(failed, to)
-                    if isinstance(error, Declined):
-                        report(events.DeclinedEvent(to, error.what))
-                    raise error
+                    raise failure(failed, to)
     raise Stalled(
         f"The relay {control.address} did not answer within {control.connection.deadlines.handshake:.0f} s.",
         "Nothing was sent.",

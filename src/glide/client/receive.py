@@ -150,6 +150,8 @@ class _Receiver:
             self._failed(incoming, error)
             if accepted and self._wishes.once:
                 raise
+        except Exception as error:  # noqa: BLE001  # a fault in one transfer must not end a receiver that waits for others
+            self._failed(incoming, GlideError(f"A fault of glide itself: {type(error).__name__}: {error}."))
         return accepted
 
     def _failed(self, incoming: Incoming, error: GlideError) -> None:
