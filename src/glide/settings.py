@@ -12,13 +12,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from glide import files
 from glide.errors import FileError, UsageError
 from glide.text import parse_duration, printable
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)

@@ -64,16 +64,15 @@ class ClientSession:
         self.connection = connection
         self.key = connection.peer_key
         self.name = name
-        self.transfers = 0
         self._shared = shared
         self._outbox_in, self._outbox = trio.open_memory_channel[Message](shared.limits.outbox)
         self._ending: Goodbye | None = None
         self._leaving = False
         self._ringing: dict[bytes, Transfer] = {}  # as receiver, by id
-        self._pending: list[Transfer] = []  # on either side
+        self._under_way: list[Transfer] = []  # ringing or running, on either side
 
     def __repr__(self) -> str:
-        return f"<ClientSession {self.name or 'without a name'}, {self.transfers} transfers>"
+        return f"<ClientSession {self.name or 'without a name'}, {len(self._under_way)} transfers>"
 
     def tell(self, message: Message) -> bool:
         """Put a message into the outbox; False if the client is too far behind, or leaving. Never waits."""
@@ -91,7 +90,7 @@ class ClientSession:
     def leave_when_idle(self) -> None:
         """The relay is closing: end as soon as no transfer of this client is under way."""
         self._leaving = True
-        if not self.transfers:
+        if not self._under_way:
             self._end(Goodbye(code=Unreachable.code, message="The relay is shutting down."))
 
     def _end(self, goodbye: Goodbye) -> None:
@@ -111,7 +110,7 @@ class ClientSession:
                     nursery.cancel_scope.cancel()
         finally:
             # Whoever waits for this client to join a transfer waits no longer.
-            for transfer in self._pending:
+            for transfer in self._under_way:
                 transfer.call_off(NobodyThere.code, "has gone")
 
     async def _send(self) -> None:
@@ -176,18 +175,16 @@ class ClientSession:
     # --- transfers of this client ---
 
     def begin(self, transfer: Transfer, incoming: bytes | None = None) -> None:
-        self.transfers += 1
         self._shared.under_way[self.key] += 1
-        self._pending.append(transfer)
+        self._under_way.append(transfer)
         if incoming is not None:
             self._ringing[incoming] = transfer
 
     def finish(self, transfer: Transfer, incoming: bytes | None = None) -> None:
-        self.transfers -= 1
         self._shared.under_way[self.key] -= 1
         if not self._shared.under_way[self.key]:
             del self._shared.under_way[self.key]
-        self._pending.remove(transfer)
+        self._under_way.remove(transfer)
         if incoming is not None:
             self._ringing.pop(incoming, None)
         if self._leaving:
