@@ -25,13 +25,13 @@ from glide.errors import ConnectionLost, Declined, GlideError, NobodyThere, Rela
 from glide.net.connection import Connection, close_gently
 from glide.net.deadlines import Deadlines
 from glide.net.opening import initiate, respond
+from glide.protocol.fields import Message
 from glide.protocol.frames import Data
 from glide.protocol.messages import (
     Failed,
     Hello,
     Incoming,
     Joined,
-    Message,
     People,
     Push,
     Refused,

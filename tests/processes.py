@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,10 @@ Event = dict[str, Any]
 
 
 class Process:
-    """One running glide with ``--json``: its events so far, and a way to wait for the next of a kind."""
+    """One running glide with ``--json``: its events so far, and a way to wait for the next of a kind.
+
+    Without a terminal its standard input is a pipe (:meth:`feed`); ``output`` is a file for its standard output.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class Process:
         terminal: bool = False,
         prefix: tuple[str, ...] = (),
         program: tuple[str, ...] = GLIDE,
+        output: Path | None = None,
         **settings: str,
     ) -> None:
         environment = {
@@ -45,16 +51,18 @@ class Process:
         self._changed = threading.Condition()
         # A person's terminal, if there is one, is stdin and stderr; stdout stays a pipe, for the events.
         self.terminal, slave = pty.openpty() if terminal else (-1, -1)
+        out = subprocess.PIPE if output is None else os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self.popen = subprocess.Popen(
             [*prefix, sys.executable, *program, *arguments],
-            stdin=slave if terminal else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdin=slave if terminal else subprocess.PIPE,
+            stdout=out,
             stderr=slave if terminal else subprocess.PIPE,
-            text=True,
             env=environment,
         )
         if terminal:
             os.close(slave)
+        if output is not None:
+            os.close(out)
         self.errors = ""
         self._readers = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_err)]
         for reader in self._readers:
@@ -64,8 +72,8 @@ class Process:
         return f"<Process {self.popen.args!r}: {self.popen.poll()}, {self.output}, {self.errors!r}>"
 
     def _read_out(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
+        for raw in self.popen.stdout or ():
+            line = raw.decode("utf-8", "surrogateescape")
             with self._changed:
                 self.output.append(line.rstrip("\n"))
                 if line.startswith("{"):
@@ -94,6 +102,19 @@ class Process:
     def types(self, text: str) -> None:
         """A person types at the terminal."""
         os.write(self.terminal, text.encode())
+
+    def feed(self, data: bytes, *, end: bool = True) -> None:
+        """Write to its standard input; ``end`` says that this was all."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(data)
+        self.popen.stdin.flush()
+        if end:
+            self.popen.stdin.close()
+
+    def told(self, name: str) -> list[Event]:
+        """All events of that name so far."""
+        with self._changed:
+            return [event for event in self.events if event["event"] == name]
 
     def event(self, name: str, seconds: float = PATIENCE, /, **fields: object) -> Event:
         """The first event of that name (and with those fields); waits for it."""
@@ -161,18 +182,24 @@ class Process:
             reader.join(10)
         for pipe in (self.popen.stdout, self.popen.stderr, self.popen.stdin):
             if pipe is not None:
-                pipe.close()
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass  # it went without reading all that it was fed
         if self.terminal >= 0:
             os.close(self.terminal)
             self.terminal = -1
 
 
 class World:
-    """A relay, and people with homes of their own, on one machine."""
+    """A relay, and people with homes of their own, on one machine.
+
+    A lost connection is not made anew unless ``retry`` says so.
+    """
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
-        self.settings = settings
+        self.settings = {"retry": "0s", **settings}
         self.started: list[Process] = []
         self.address = ""
         # Which command starts a person's processes: one that puts them into another network namespace, say.
@@ -185,6 +212,7 @@ class World:
         *arguments: str,
         terminal: bool = False,
         program: tuple[str, ...] = GLIDE,
+        output: Path | None = None,
         **settings: str,
     ) -> Process:
         """Start glide, or another Python program, as ``person``."""
@@ -194,12 +222,14 @@ class World:
             terminal=terminal,
             prefix=self.prefixes.get(person, ()),
             program=program,
+            output=output,
             **{**self.settings, **settings},
         )
         self.started.append(process)
         return process
 
     def serve(self, *arguments: str) -> Process:
+        """Start the relay, at a free port unless ``arguments`` say another."""
         self.relay = self.run("relay", "serve", "--port", "0", "--json", *arguments)
         heard = self.relay.event("listening")
         self.address = f"{heard['host']}:{heard['port']}#{heard['key']}"
@@ -214,17 +244,25 @@ class World:
     def receive(self, person: str, *arguments: str, terminal: bool = False, **settings: str) -> Process:
         """Start a receiver and wait until it is registered."""
         command = ["receive", "--as", person, "--into", str(self.into(person)), "--relay", self.address, "--json"]
-        process = self.run(person, *command, *arguments, terminal=terminal, program=GLIDE, **settings)
+        process = self.run(person, *command, *arguments, terminal=terminal, program=GLIDE, output=None, **settings)
         process.event("registered")
         return process
 
-    def push(self, person: str, to: str, path: Path, *arguments: str, **settings: str) -> Process:
-        command = ["push", to, str(path), "--as", person, "--relay", self.address, "--json"]
-        return self.run(person, *command, *arguments, terminal=False, program=GLIDE, **settings)
+    def push(self, person: str, to: str, *what: str | Path, relay: str = "", **settings: str) -> Process:
+        """Push what is said: paths, and further arguments; through ``relay``, if it is not ours by its own address."""
+        command = ["push", to, *map(str, what), "--as", person, "--relay", relay or self.address, "--json"]
+        return self.run(person, *command, terminal=False, program=GLIDE, output=None, **settings)
+
+    def out(self, person: str, *arguments: str) -> str:
+        """The first line that a verb writes, which must succeed."""
+        process = self.run(person, *arguments)
+        assert process.wait() == 0, process
+        return process.output[0] if process.output else ""
 
     def file(self, name: str, size: int) -> Path:
-        """A file with bytes that do not repeat."""
+        """A file with bytes that do not repeat; folders in its name are made."""
         path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             while size > 0:
                 size -= file.write(os.urandom(min(size, 1 << 24)))
@@ -233,6 +271,123 @@ class World:
     def left(self, person: str) -> list[str]:
         """Every name in the folder that ``person`` receives into, hidden ones too."""
         return sorted(path.name for path in self.into(person).iterdir())
+
+    def landed(self, person: str) -> list[str]:
+        """The names there that are final: not the hidden folders of what is not whole."""
+        return [name for name in self.left(person) if not is_stage(name)]
+
+    def stages(self, person: str) -> list[Path]:
+        """The hidden folders there of what is not whole."""
+        return [self.into(person) / name for name in self.left(person) if is_stage(name)]
+
+
+def is_stage(name: str) -> bool:
+    """True if a folder of that name holds what arrived of a transfer that is not whole."""
+    return name.startswith(".glide-") and name.endswith(".part")
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """What is in a folder: relative path to content, None for a folder."""
+    found: dict[str, bytes | None] = {}
+    for path in sorted(folder.rglob("*")):
+        found[str(path.relative_to(folder))] = None if path.is_dir() else path.read_bytes()
+    return found
+
+
+class Proxy:
+    """Stands before a relay, counts what clients say through it, and can hold it up.
+
+    ``limit`` bytes pass in that direction, then no more until it is raised; ``reached`` is set then.
+    """
+
+    def __init__(self, address: str, limit: float = math.inf) -> None:
+        target, _, key = address.partition("#")
+        host, _, port = target.rpartition(":")
+        self.count = 0
+        self.limit = limit
+        self.reached = threading.Event()
+        self._target = host, int(port)
+        self._moved = threading.Condition()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}#{key}"
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def release(self) -> None:
+        """Let everything pass, and count from 0."""
+        with self._moved:
+            self.limit, self.count = math.inf, 0
+            self._moved.notify_all()
+
+    def cut(self) -> None:
+        """End all connections, as a network does that breaks."""
+        for each in self._sockets:
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.release()
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+        for each in self._sockets:
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            try:
+                relay = socket.create_connection(self._target)
+            except OSError:
+                client.close()  # there is no relay right now
+                continue
+            self._sockets += [client, relay]
+            self._start(self._copy, client, relay, True)
+            self._start(self._copy, relay, client, False)
+
+    def _copy(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+        try:
+            while piece := source.recv(16384):
+                if counted:
+                    self._count(len(piece))
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # one of them has gone
+
+    def _count(self, size: int) -> None:
+        with self._moved:
+            while self.count >= self.limit:
+                self.reached.set()
+                self._moved.wait()
+            self.count += size
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """Wait for what can only be looked at."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.02)
 
 
 @contextmanager

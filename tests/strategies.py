@@ -15,8 +15,9 @@ from hypothesis.strategies import SearchStrategy
 from msgspec import inspect
 
 from glide.protocol import names
+from glide.protocol.fields import Message
 from glide.protocol.frames import LIMITS, UNKNOWN_LIMIT, Frame, Kind
-from glide.protocol.messages import TYPES, Message, to_bytes
+from glide.protocol.messages import TYPES, to_bytes
 
 _EDGE = "abcdefghijklmnopqrstuvwxyz0123456789"
 _INSIDE = _EDGE + "._-"
@@ -91,6 +92,8 @@ def _values(form: inspect.Type) -> SearchStrategy[Any]:
             return st.sampled_from(choices)
         case inspect.UnionType(types=types):
             return st.one_of([_values(each) for each in types])
+        case inspect.TupleType(item_types=items):
+            return st.tuples(*map(_values, items))
         case inspect.VarTupleType(item_type=item, min_length=fewest, max_length=most):
             return st.lists(_values(item), min_size=fewest or 0, max_size=most).map(tuple)
         case _:

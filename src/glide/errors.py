@@ -42,6 +42,8 @@ class GlideError(Exception):
 
     code: str = "error"
     exit: Exit = Exit.OTHER
+    # True if connecting anew may help, without anybody doing anything.
+    worth_a_retry: bool = False
 
     def __init__(self, what: str, means: str = "", next: str = "", *, for_peer: str = "") -> None:
         super().__init__(what)
@@ -86,12 +88,14 @@ class Unreachable(GlideError):
     """No connection to the relay could be made."""
 
     code, exit = "unreachable", Exit.UNREACHABLE
+    worth_a_retry = True
 
 
 class ConnectionLost(GlideError):
     """A connection that was there is gone."""
 
     code, exit = "lost", Exit.UNREACHABLE
+    worth_a_retry = True
 
 
 class Stalled(GlideError):
@@ -116,6 +120,12 @@ class NameUnusable(GlideError):
     """The destination cannot hold a file of that name."""
 
     code, exit = "name-unusable", Exit.PARTLY
+
+
+class Partly(GlideError):
+    """Some items are there, some are not."""
+
+    code, exit = "partly", Exit.PARTLY
 
 
 class ProtocolError(GlideError):

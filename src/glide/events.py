@@ -6,7 +6,7 @@ transfer ids are bytes here, text of peers is as it came: the renderer writes th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -69,17 +69,21 @@ class Registered(Event):
 
 @dataclass(frozen=True)
 class OfferArrived(Event):
-    """``trust`` is the pin's state: new, seen, known or verified."""
+    """``trust`` is the pin's state: new, seen, known or verified. ``items`` are files; ``bytes`` None if nobody knows.
+
+    ``names`` are the first top-level names, a folder's with a slash; ``paths`` yields all there is.
+    """
 
     event = "offer"
     transfer: Raw
     sender: str
     key: Raw
     items: int
-    bytes: int
+    bytes: int | None
     message: str
     trust: str
     names: tuple[str, ...]
+    paths: Callable[[], Iterable[str]]
     aliases: tuple[str, ...] = ()
 
 
@@ -118,29 +122,53 @@ class OfferDeclined(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """``bytes`` are acknowledged as written at the receiver."""
+    """``bytes`` are acknowledged as written at the receiver; ``total`` is None if nobody knows it yet."""
 
     event = "progress"
     transfer: Raw
     bytes: int
-    total: int
+    total: int | None
 
 
 @dataclass(frozen=True)
 class StalledEvent(Event):
+    """Nothing moves: ``who`` is waited for (sender, receiver, relay or network), ``message`` says it for people."""
+
     event = "stalled"
     transfer: Raw
     who: str
     seconds: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """A transfer goes on where it was: ``bytes`` were kept and need not be sent again."""
+
+    event = "resumed"
+    transfer: Raw
+    bytes: int
 
 
 @dataclass(frozen=True)
 class Saved(Event):
+    """A file stands there. ``inside`` a folder that was sent, or not."""
+
     event = "saved"
     transfer: Raw
     path: str
     bytes: int
     digest: Raw
+    inside: bool = False
+
+
+@dataclass(frozen=True)
+class SavedFolder(Event):
+    """A folder that was sent stands there, with all that was in it."""
+
+    event = "folder"
+    transfer: Raw
+    path: str
 
 
 @dataclass(frozen=True)
@@ -160,6 +188,21 @@ class Received(Event):
     sender: str
     items: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class Partial(Event):
+    """What is kept of an interrupted transfer, in the folder ``path``; ``age`` in seconds since something was added."""
+
+    event = "partial"
+    path: str
+    sender: str
+    key: Raw
+    names: tuple[str, ...]
+    items: int
+    bytes: int
+    total: int
+    age: int
 
 
 @dataclass(frozen=True)

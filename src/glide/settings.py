@@ -64,6 +64,12 @@ SETTINGS: dict[str, Setting] = {
     "no-fsync": Setting(_boolean, False),
     "message": Setting(str, ""),
     "filename": Setting(str, None),
+    "conflict": Setting(_choice("rename", "skip", "overwrite", "refuse"), "rename"),
+    "stdout": Setting(_boolean, False),
+    "exclude": Setting(str, (), many=True),
+    "gitignore": Setting(_boolean, False),
+    "receipt": Setting(str, None),
+    "retry": Setting(parse_duration, 600.0),
     "idle": Setting(parse_duration, 60.0),
     "ask-timeout": Setting(parse_duration, 300.0),
     "host": Setting(str, "127.0.0.1"),
@@ -77,6 +83,8 @@ SETTINGS: dict[str, Setting] = {
     "handshake-timeout": Setting(parse_duration, 10.0),
     "keepalive": Setting(parse_duration, 30.0),
     "lost-after": Setting(parse_duration, 90.0),
+    "stall-after": Setting(parse_duration, 5.0),
+    "keep-partials": Setting(parse_duration, 7 * 86400.0),
 }
 
 
@@ -115,6 +123,11 @@ class Home:
     def relay_identity(self) -> Path:
         """A relay's key is not a person's: one machine may be both."""
         return self.config / "relay-identity"
+
+    @property
+    def partials(self) -> Path:
+        """The folder of what is known of interrupted transfers."""
+        return self.state / "partials"
 
     @property
     def known(self) -> Path:

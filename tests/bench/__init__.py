@@ -1,1 +1,1 @@
-"""How long one file takes with glide and with its real peers, over loopback: ``make bench``."""
+"""How long a file, or many, take with glide and with its real peers, over loopback: ``make bench``."""

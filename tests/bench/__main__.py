@@ -1,12 +1,12 @@
-"""Send one file with every peer, in turn, round after round; print one table. ``make bench ARGS="--rounds 3"``.
+"""Measure glide beside real peers; print a table for each workload. ``make bench ARGS="--workload files --rounds 3"``.
 
-The file and everything else are in /dev/shm where there is one, so that no disk takes part.
+file: one big file. files: a folder of many small ones. resume: a transfer that is cut at 40 %, and goes on.
+All is in /dev/shm where there is one, so that no disk takes part.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -15,30 +15,24 @@ import shutil
 import signal
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from types import FrameType
+from typing import Any
 
-from tests.bench.peers import PEERS, Glide, HAProxy, Peer, Plain
-from tests.bench.processes import Failed, Missing, Stage
+from tests.bench import resume, rounds
+from tests.bench.loads import GIB, MIB, many_files, one_file
+from tests.bench.peers import Croc, Glide, HAProxy, Peer, Plain, Wormhole
+from tests.bench.rounds import tell
+from tests.bench.ssh import Rsync, Scp
 
-MIB = 1 << 20
-ROLES = ("sender", "relay", "receiver")
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": MIB, "GIB": 1 << 30}
+WITH_A_FILE: tuple[type[Peer], ...] = (Glide, Plain, HAProxy, Wormhole, Croc, Scp)
+WITH_A_FOLDER: tuple[type[Peer], ...] = (Glide, Rsync, Scp, Wormhole, Croc)
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": MIB, "GIB": GIB}
 
-
-@dataclass(frozen=True)
-class Result:
-    """One run. CPU seconds and peak memory are of whole processes, start-up included, and by role.
-
-    Where a role has several processes, both are their sums.
-    """
-
-    seconds: float
-    transfer: float | None
-    cpu: dict[str, float]
-    resident: dict[str, int]
+# What a workload comes to: did glide do it, the table, and the figures for --json.
+Came = tuple[bool, str, dict[str, Any]]
 
 
 def size(text: str) -> int:
@@ -49,109 +43,61 @@ def size(text: str) -> int:
     return int(found[1]) * UNITS[unit]
 
 
-def rounds(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError("1 to 100 rounds")
-    return int(text)
+def number(most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"a number from 1 to {most}")
+        return int(text)
+
+    return parse
 
 
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file(options: argparse.Namespace, folder: Path) -> Came:
+    """One file of --size."""
+    need(folder, 2 * options.size)
+    turns = options.rounds or 5
+    load = one_file(made(folder / "load"), options.size)
+    results = rounds.compare(load, WITH_A_FILE, turns, folder, options.peers)
+    title = f"file: {options.size / MIB:g} MiB, rounds: {turns}"
+    return compared(title, results, rounds.table(results, (HAProxy, Plain), alone=True))
 
 
-def write_random(path: Path, count: int) -> None:
-    with path.open("wb") as file:
-        while count > 0:
-            count -= file.write(os.urandom(min(count, MIB)))
+def files(options: argparse.Namespace, folder: Path) -> Came:
+    """--files of --file-size in --folders."""
+    need(folder, 3 * options.files * max(options.file_size, 4096))  # magic-wormhole keeps a copy
+    turns = options.rounds or 5
+    load = many_files(made(folder / "load"), options.files, options.file_size, options.folders)
+    results = rounds.compare(load, WITH_A_FOLDER, turns, folder, options.peers)
+    what = f"{options.files} files of {options.file_size / 1024:g} KiB in {options.folders} folders"
+    return compared(f"files: {what}, rounds: {turns}", results, rounds.table(results, (Rsync,), alone=False))
 
 
-def measure(peer: Peer, folder: Path, source: Path, expected: str) -> Result:
-    """One run of one peer, verified; nothing of it is left."""
-    stage = Stage(folder, source, limit=60 + source.stat().st_size / (20 * MIB))
-    try:
-        try:
-            sender, transfer = peer.run(stage)
-        finally:
-            stage.close()
-        found = [path.name for path in stage.into.iterdir()]
-        if found != [source.name] or digest(stage.into / source.name) != expected:
-            raise Failed(f"what arrived is not what was sent: {found}")
-        return Result(
-            sender.ended - sender.begun,
-            transfer,
-            {role: sum(child.cpu for child in stage.children if child.role == role) for role in ROLES},
-            {role: sum(child.resident for child in stage.children if child.role == role) for role in ROLES},
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def cut(options: argparse.Namespace, folder: Path) -> Came:
+    """One file of --size, cut."""
+    need(folder, 2 * options.size)
+    turns = options.rounds or 1
+    load = one_file(made(folder / "load"), options.size)
+    found = resume.cuts(load, turns, folder)
+    title = f"resume: {options.size / MIB:g} MiB, cut at {resume.CUT:.0%}, rounds: {turns}"
+    return not found.missing, f"{title}\n\n{resume.table(found, options.size)}", asdict(found)
 
 
-def bench(folder: Path, count: int, turns: int, kept: Path | None) -> tuple[dict[Peer, list[Result]], dict[str, str]]:
-    """The results of every peer that can run here, and the reasons why the others do not."""
-    source = folder / "file.bin"
-    write_random(source, count)
-    expected = digest(source)
-    results: dict[Peer, list[Result]] = {}
-    missing: dict[str, str] = {}
-    for number, kind in enumerate(PEERS):
-        peer = kind(folder / f"peer-{number}", kept)
-        try:
-            peer.title = f"{peer.name} {peer.version()}".strip()
-            results[peer] = []
-        except Missing as reason:
-            missing[peer.name] = str(reason)
-    for turn in range(turns + 1):
-        for peer in list(results):
-            try:
-                result = measure(peer, folder / "run", source, expected)
-            except Failed as reason:
-                missing[peer.name] = f"failed in {f'round {turn}' if turn else 'the warm-up'}: {reason}"
-                del results[peer]
-                tell(f"{peer.name}: {missing[peer.name]}")
-                continue
-            tell(f"{f'round {turn} of {turns}' if turn else 'warm-up'}: {peer.name}: {result.seconds:.2f} s")
-            if turn:
-                results[peer].append(result)
-    return results, missing
+WORKLOADS = {"file": file, "files": files, "resume": cut}
 
 
-def tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def compared(title: str, results: rounds.Results, table: str) -> Came:
+    runs = {peer.title: [asdict(run) for run in done] for peer, done in results.runs.items()}
+    return results.of(Glide) is not None, f"{title}\n\n{table}", {"runs": runs, "missing": results.missing}
 
 
-def spread(values: list[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "-"
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
-def ratio(values: list[float], floor: list[float]) -> str:
-    return f"{median(values) / median(floor):.1f}" if values and floor else "-"
-
-
-def whole(runs: list[Result]) -> list[float]:
-    return [run.seconds for run in runs]
-
-
-def alone(runs: list[Result]) -> list[float]:
-    return [run.transfer for run in runs if run.transfer is not None]
-
-
-def table(results: dict[Peer, list[Result]]) -> str:
-    """As Markdown, its columns aligned for those who read it as it is."""
-    floors = [(runs, peer.name) for kind in (HAProxy, Plain) for peer, runs in results.items() if type(peer) is kind]
-    floor, floor_name = floors[0] if floors else ([], "nothing")
-    roles = " / ".join(ROLES)
-    rows = [["peer", "whole sender, s", "ratio", "transfer alone, s", "ratio", f"CPU s, {roles}", f"peak MiB, {roles}"]]
-    for peer, runs in results.items():
-        has = [role for role in ROLES if any(run.resident[role] for run in runs)]
-        cpu = {role: f"{median(run.cpu[role] for run in runs):.2f}" for role in has}
-        peak = {role: f"{max(run.resident[role] for run in runs) / MIB:.0f}" for role in has}
-        times = [text for of in (whole, alone) for text in (spread(of(runs)), ratio(of(runs), of(floor)))]
-        rows.append([peer.title, *times, *(" / ".join(one.get(role, "-") for role in ROLES) for one in (cpu, peak))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
-    return "\n".join([*lines, "", f"Seconds are medians (minimum to maximum); ratios are to {floor_name}."])
+def need(folder: Path, count: int) -> None:
+    if shutil.disk_usage(folder).free < count + 64 * MIB:
+        raise SystemExit(f"{folder.parent} has no room for what is sent and what arrives")
 
 
 def stop(number: int, frame: FrameType | None) -> None:
@@ -161,32 +107,37 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--size", type=size, default="1GiB", help="of the file, as 1GiB or 64MiB (default: 1GiB)")
-    parser.add_argument("--rounds", type=rounds, default=5, help="measured, after one warm-up (default: 5)")
+    parser.add_argument("--workload", choices=[*WORKLOADS, "all"], default="all", help="what to do (default: all)")
+    parser.add_argument("--size", type=size, default="1GiB", help="of the one file, as 64MiB (default: 1GiB)")
+    parser.add_argument("--files", type=number(10**6), default=10_000, help="how many small ones (default: 10000)")
+    parser.add_argument("--file-size", type=size, default="4KiB", help="of each of these (default: 4KiB)")
+    parser.add_argument("--folders", type=number(10**4), default=100, help="that they are in (default: 100)")
+    parser.add_argument(
+        "--rounds",
+        type=number(100),
+        help="measured, after one warm-up (default: 5); of resume (default: 1, no warm-up)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures there")
     parser.add_argument("--peers", type=Path, metavar="DIR", help="where peers are installed that pip can install")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, stop)
     shm = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="glide-bench-", dir=shm if os.access(shm, os.W_OK) else None) as name:
-        folder = Path(name)
-        if shutil.disk_usage(folder).free < 2 * options.size + 64 * MIB:
-            parser.error(f"{folder.parent} has no room for two files of this size")
-        try:
-            results, missing = bench(folder, options.size, options.rounds, options.peers)
-        except KeyboardInterrupt:
-            tell("ended before its time")
-            return 130
-    print(f"{options.size / MIB:g} MiB, rounds: {options.rounds}, in {folder.parent}; {os.cpu_count()} CPUs,", end=" ")
-    print(f"{platform.system()} {platform.release()}, Python {platform.python_version()}\n")
-    print(table(results))
-    for peer, reason in missing.items():
-        print(f"Missing: {peer}: {reason}")
+    parent = shm if os.access(shm, os.W_OK) else Path(tempfile.gettempdir())
+    print(f"In {parent}; {os.cpu_count()} CPUs,", end=" ")
+    print(f"{platform.system()} {platform.release()}, Python {platform.python_version()}", flush=True)
+    good, facts = True, {"options": {name: str(value) for name, value in vars(options).items()}}
+    for name in WORKLOADS if options.workload == "all" else [options.workload]:
+        with tempfile.TemporaryDirectory(prefix="glide-bench-", dir=parent) as folder:
+            try:
+                done, text, facts[name] = WORKLOADS[name](options, Path(folder))
+            except KeyboardInterrupt:
+                tell("ended before its time")
+                return 130
+        good = good and done
+        print(f"\n{text}", flush=True)
     if options.json:
-        runs = {peer.title: [asdict(run) for run in done] for peer, done in results.items()}
-        facts = {"size": options.size, "runs": runs, "missing": missing}
         options.json.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
-    return 0 if any(type(peer) is Glide for peer in results) else 1
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

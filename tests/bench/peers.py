@@ -1,27 +1,24 @@
 """The peers, each with a relay of its own where it has one. All of them listen on 127.0.0.1 only.
 
 A peer's ``run`` starts its processes and returns once its sender has ended, which with every one of them is
-after the receiver has confirmed the whole file.
+after the receiver has confirmed everything.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import pwd
-import socket
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import glide
 from tests.bench import processes
-from tests.bench.processes import READY, Child, Failed, Missing, Stage, said_by, tool
+from tests.bench.processes import READY, Child, Missing, Stage, said_by, tool
 
 
 class Peer(ABC):
-    """One way to send a file. ``folder`` is its own for the whole bench; ``version`` raises Missing."""
+    """One way to send a file or a folder. ``folder`` is its own for the whole bench; ``version`` raises Missing."""
 
     name: ClassVar[str]
 
@@ -44,26 +41,44 @@ class Glide(Peer):
     """Homes are kept from run to run, so keys are made and pinned in the warm-up."""
 
     name = "glide"
+    COMMAND = (sys.executable, "-m", "glide")
 
     def version(self) -> str:
         return glide.__version__
 
     def run(self, stage: Stage) -> tuple[Child, float | None]:
-        command = (sys.executable, "-m", "glide")
-        serve = (*command, "serve", "--host", "127.0.0.1", "--port", "0", "--json")
-        relay = stage.start("relay", *serve, GLIDE_HOME=self.folder / "relay")
-        heard = json.loads(stage.says(relay, r'(?m)^\{.*"event": ?"listening".*\}$')[0])
-        address = f"127.0.0.1:{heard['port']}#{heard['key']}"
-        receive = ("receive", "--as", "bob", "--into", stage.into, "--accept", "all", "--once", "--no-fsync", "--json")
-        bob = stage.start("receiver", *command, *receive, "--relay", address, GLIDE_HOME=self.folder / "bob")
-        stage.says(bob, r'"event": ?"registered"')
-        push = ("push", "bob", stage.source, "--as", "alice", "--json")
-        alice = stage.start("sender", *command, *push, "--relay", address, GLIDE_HOME=self.folder / "alice")
+        _, address = self.serve(stage)
+        bob = self.receive(stage, address)
+        alice = self.push(stage, address)
         stage.exits(alice)
         stage.exits(bob, READY)
-        events = [json.loads(line) for line in alice.output().splitlines() if line.startswith("{")]
-        times: dict[str, float] = {event["event"]: event["time"] for event in events}
+        times: dict[str, float] = {event["event"]: event["time"] for event in self.events(alice)}
         return alice, times["delivered"] - times["accepted"]
+
+    def serve(self, stage: Stage, port: int = 0) -> tuple[Child, str]:
+        """A relay that listens, and its address."""
+        serve = ("serve", "--host", "127.0.0.1", "--port", str(port), "--json")
+        relay = stage.start("relay", *self.COMMAND, *serve, GLIDE_HOME=self.folder / "relay")
+        heard = json.loads(stage.says(relay, r'(?m)^\{.*"event": ?"listening".*\}$')[0])
+        return relay, f"127.0.0.1:{heard['port']}#{heard['key']}"
+
+    def receive(self, stage: Stage, address: str) -> Child:
+        """A receiver that can be pushed to."""
+        receive = ("receive", "--as", "bob", "--into", stage.into, "--accept", "all", "--once", "--no-fsync")
+        home = self.folder / "bob"
+        bob = stage.start("receiver", *self.COMMAND, *receive, "--relay", address, GLIDE_HOME=home)
+        stage.says(bob, "You receive as bob")
+        return bob
+
+    def push(self, stage: Stage, address: str) -> Child:
+        """A sender that has been started."""
+        push = ("push", "bob", stage.source, "--as", "alice", "--json", "--relay", address)
+        return stage.start("sender", *self.COMMAND, *push, GLIDE_HOME=self.folder / "alice")
+
+    @staticmethod
+    def events(child: Child) -> list[dict[str, Any]]:
+        """What a process started with --json has told so far."""
+        return [json.loads(line) for line in child.output().splitlines(keepends=True) if line.endswith("}\n")]
 
 
 class Plain(Peer):
@@ -182,66 +197,3 @@ class Croc(Peer):
         stage.exits(sender)
         stage.exits(receiver, READY)
         return sender, None
-
-
-class Scp(Peer):
-    """scp to an sshd of its own, with throw-away keys; no relay. sshd is started for the one connection.
-
-    The processes that these two start for themselves count in the CPU seconds, hardly in the memory.
-    """
-
-    name = "scp, no relay"
-    SERVER = """\
-HostKey {folder}/host
-AuthorizedKeysFile {folder}/user.pub
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-StrictModes no
-Subsystem sftp internal-sftp
-"""
-    CLIENT = """\
-Port {port}
-IdentityFile {folder}/user
-IdentitiesOnly yes
-IdentityAgent none
-BatchMode yes
-UserKnownHostsFile {known}
-StrictHostKeyChecking yes
-"""
-
-    def version(self) -> str:
-        for name in ("scp", "ssh-keygen"):
-            tool(name)
-        for key in ("host", "user"):
-            said_by(tool("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", self.folder / key)
-        (self.folder / "sshd_config").write_text(self.SERVER.format(folder=self.folder), "utf-8")
-        said_by(tool("sshd"), "-t", "-f", self.folder / "sshd_config")
-        return said_by(tool("ssh"), "-V").split(",")[0].split()[0]
-
-    def run(self, stage: Stage) -> tuple[Child, float | None]:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            host = (self.folder / "host.pub").read_text("ascii")
-            (stage.folder / "known").write_text(f"[127.0.0.1]:{port} {host}", "ascii")
-            config = stage.folder / "ssh_config"
-            config.write_text(self.CLIENT.format(port=port, folder=self.folder, known=stage.folder / "known"), "utf-8")
-            target = f"{pwd.getpwuid(os.getuid()).pw_name}@127.0.0.1:{stage.into}/"
-            sender = stage.start("sender", tool("scp"), "-q", "-F", config, stage.source, target)
-            server.settimeout(READY)
-            try:
-                peer, _ = server.accept()
-            except TimeoutError as error:
-                raise Failed("scp did not connect") from error
-        with peer:
-            sshd = (tool("sshd"), "-i", "-e", "-f", self.folder / "sshd_config")
-            receiver = stage.start("receiver", *sshd, stdin=peer.fileno())
-        stage.exits(sender)
-        try:
-            stage.exits(receiver, READY)
-        except Failed:
-            if receiver.popen.returncode != 255:  # what sshd ends with when the client has gone first
-                raise
-        return sender, None
-
-
-PEERS: tuple[type[Peer], ...] = (Glide, Plain, HAProxy, Wormhole, Croc, Scp)

@@ -14,15 +14,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 READY = 30.0  # seconds for a process to say or do what the next one waits for
 END = 5.0  # seconds between SIGTERM and SIGKILL
 PIECE = 1 << 20
 # Where servers are, too.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+T = TypeVar("T")
 
 
 class Missing(Exception):
@@ -37,8 +40,9 @@ class Failed(Exception):
 class Child:
     """One process: what it said is in ``log``; its usage is known once it has ended.
 
-    ``resident`` is the largest VmHWM seen while it ran. Linux counts the memory of the process that started
-    it into ru_maxrss, so that figure says something only where it is above this process's own.
+    ``resident`` is the largest VmHWM seen while it ran, together with those of the processes that it had started
+    and that ran at the time; what these share is counted in each. Linux counts the memory of the process that
+    started it into ru_maxrss, so that figure says something only where it is above this process's own.
     """
 
     role: str
@@ -55,12 +59,7 @@ class Child:
 
     def sample(self) -> None:
         """Take down the peak of its memory so far, in bytes."""
-        try:
-            status = Path(f"/proc/{self.popen.pid}/status").read_text("ascii", "replace")
-        except OSError:
-            return
-        if found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
-            self.resident = max(self.resident, int(found[1]) * 1024)
+        self.resident = max(self.resident, sum(map(peak, family(self.popen.pid))))
 
     def reap(self) -> None:
         """Take its exit code and usage; it must have ended, or be about to."""
@@ -95,7 +94,8 @@ class Stage:
     def start(self, role: str, *command: str | Path, stdin: int | None = None, **settings: str | Path) -> Child:
         """Start a process with ``settings`` in its environment. ``stdin``, a socket, is its stdout too."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GLIDE_")}
-        environment.update({"HOME": str(self.folder), **{name: str(value) for name, value in settings.items()}})
+        environment.update(HOME=str(self.folder), TMPDIR=str(self.folder))
+        environment.update({name: str(value) for name, value in settings.items()})
         log = self.folder / f"{len(self.children)}-{role}.log"
         with log.open("wb") as file:
             begun = time.monotonic()
@@ -118,18 +118,28 @@ class Stage:
         if child.popen.returncode != 0:
             raise child.failure(f"ended with {child.popen.returncode}")
 
+    def until(self, child: Child, find: Callable[[], T | None], failing: str, seconds: float = READY) -> T:
+        """Wait until ``find`` finds something that the process brings about, and return that."""
+        deadline = time.monotonic() + seconds
+        while not (found := find()):
+            if self._gone(child, time.monotonic() + 0.005):
+                raise child.failure(f"ended with {child.popen.returncode}, and {failing}")
+            if time.monotonic() > deadline:
+                raise child.failure(failing)
+        return found
+
     def says(self, child: Child, pattern: str) -> re.Match[str]:
         """Wait until what it has said matches."""
-        deadline = time.monotonic() + READY
-        while not (found := re.search(pattern, child.output())):
-            self._not_over(child, deadline, f"never said {pattern!r}")
-        return found
+        return self.until(child, lambda: re.search(pattern, child.output()), f"never said {pattern!r}")
 
     def listens(self, child: Child, *ports: int) -> None:
         """Wait until the ports are listened on; nothing connects to them for that."""
-        deadline = time.monotonic() + READY
-        while not set(ports) <= listening():
-            self._not_over(child, deadline, f"does not listen on {ports}")
+        self.until(child, lambda: set(ports) <= listening(), f"does not listen on {ports}")
+
+    def kill(self, child: Child) -> None:
+        """With SIGKILL, at once."""
+        child.popen.kill()
+        child.reap()
 
     def close(self) -> None:
         """End what still runs, in the order in which it was started last."""
@@ -138,12 +148,7 @@ class Stage:
                 child.sample()
                 child.popen.terminate()
                 if not self._gone(child, time.monotonic() + END):
-                    child.popen.kill()
-                    child.reap()
-
-    def _not_over(self, child: Child, deadline: float, what: str) -> None:
-        if self._gone(child, time.monotonic() + 0.005) or time.monotonic() > deadline:
-            raise child.failure(what)
+                    self.kill(child)
 
     def _gone(self, child: Child, deadline: float) -> bool:
         if child.ended:
@@ -162,6 +167,27 @@ class Stage:
             return False
         finally:
             os.close(exit)
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and all that descend from it."""
+    yield pid
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text("ascii").split():
+                yield from family(int(child))
+    except OSError:
+        pass  # it has ended meanwhile
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has had resident so far, in bytes; 0 if it has gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def listening() -> set[int]:

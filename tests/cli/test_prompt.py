@@ -27,7 +27,9 @@ orders = int(sys.argv[1])
 prompt = Prompt(Renderer(json="json" in sys.argv, quiet="quiet" in sys.argv))
 
 def offer(sender, number):
-    return events.OfferArrived(bytes(16), sender, bytes(32), 1, 2048, "hello", "new", (f"file{number}.txt",))
+    names = (f"file{number}.txt",)
+    paths = lambda: [*names, "in/it\\x1b[2J", "n" * 2000]
+    return events.OfferArrived(bytes(16), sender, bytes(32), 1, 2048, "hello", "new", names, paths)
 
 async def ask(number, scope, sender="alice"):
     with scope:
@@ -68,6 +70,7 @@ class Terminal:
             stdout=subprocess.PIPE,
             stderr=slave,
             pass_fds=[orders],
+            env={**os.environ, "PAGER": "cat"},
         )
         os.close(slave)
         os.close(orders)
@@ -118,7 +121,7 @@ def terminal(request: pytest.FixtureRequest) -> Iterator[Terminal]:
     opened.close()
 
 
-QUESTION = "Take it from alice? [y/N] "
+QUESTION = "Take it from alice? [y/N/l = list all] "
 
 
 @pytest.mark.parametrize(
@@ -200,5 +203,19 @@ def test_D2_where_the_offer_was_not_shown_the_question_shows_it(terminal: Termin
     terminal.see("fingerprint")
     terminal.see("2.0 KiB: file1.txt")
     terminal.see(QUESTION)
+    terminal.type("y\n")
+    assert terminal.said() == "1 True"
+
+
+@pytest.mark.parametrize("word", ["l", "list", "L"])
+def test_D1_D2_l_lists_all_that_is_offered_escaped_and_asks_again(terminal: Terminal, word: str) -> None:
+    terminal.order("a")
+    terminal.see(QUESTION)
+    terminal.type(f"{word}\n")
+    terminal.see("file1.txt\r\n")
+    terminal.see("in/it\\x1b[2J\r\n")
+    terminal.see("…")
+    terminal.see(QUESTION)
+    assert terminal.quiet()
     terminal.type("y\n")
     assert terminal.said() == "1 True"

@@ -50,7 +50,11 @@ def filled(kind: type[events.Event], text: str, name: str = "bob") -> events.Eve
             values[field.name] = (shown,) * 5
         elif field.name in ("key", "digest", "transfer"):
             values[field.name] = {"key": KEY, "digest": DIGEST, "transfer": TRANSFER}[field.name]
-        elif hints[field.name] is int:
+        elif field.name == "paths":
+            values[field.name] = tuple  # only the prompt shows these
+        elif hints[field.name] is bool:
+            values[field.name] = False
+        elif hints[field.name] in (int, int | None):
             values[field.name] = 5
         else:
             assert hints[field.name] is str, field
@@ -176,7 +180,7 @@ CONTRACT: dict[str, tuple[events.Event, dict[str, object]]] = {
     "disconnected": (events.Disconnected("bob", "10.0.0.1:5"), {"name": "bob", "peer": "10.0.0.1:5"}),
     "registered": (events.Registered("bob", KEY, "Welcome"), {"name": "bob", "key": key_text(KEY)}),
     "offer": (
-        events.OfferArrived(TRANSFER, "alice", KEY, 1, 5, "hello", "new", ("a.txt",), ("zoe",)),
+        events.OfferArrived(TRANSFER, "alice", KEY, 1, 5, "hello", "new", ("a.txt",), tuple, ("zoe",)),
         {
             "transfer": TRANSFER.hex(),
             "from": "alice",
@@ -184,6 +188,7 @@ CONTRACT: dict[str, tuple[events.Event, dict[str, object]]] = {
             "items": 1,
             "bytes": 5,
             "message": "hello",
+            "names": ["a.txt"],
         },
     ),
     "ringing": (
@@ -194,9 +199,29 @@ CONTRACT: dict[str, tuple[events.Event, dict[str, object]]] = {
     "declined": (events.DeclinedEvent("bob", "no"), {"to": "bob", "reason": "no"}),
     "progress": (events.Progress(TRANSFER, 5, 5), {"transfer": TRANSFER.hex(), "bytes": 5, "total": 5}),
     "stalled": (
-        events.StalledEvent(TRANSFER, "receiver", 12),
-        {"transfer": TRANSFER.hex(), "who": "receiver", "seconds": 12},
+        events.StalledEvent(TRANSFER, "receiver", 12, "waiting for bob"),
+        {"transfer": TRANSFER.hex(), "who": "receiver", "seconds": 12, "message": "waiting for bob"},
     ),
+    "resumed": (events.Resumed(TRANSFER, 5), {"transfer": TRANSFER.hex(), "bytes": 5}),
+    "folder": (events.SavedFolder(TRANSFER, "/in/d"), {"transfer": TRANSFER.hex(), "path": "/in/d"}),
+    "partial": (
+        events.Partial("/in/.glide-1.part", "alice", KEY, ("a", "b"), 2, 5, 10, 60),
+        {
+            "path": "/in/.glide-1.part",
+            "from": "alice",
+            "key": key_text(KEY),
+            "names": ["a", "b"],
+            "items": 2,
+            "bytes": 5,
+            "total": 10,
+            "age": 60,
+        },
+    ),
+    "failed": (
+        events.Failed(TRANSFER, "alice", "lost", "gone"),
+        {"transfer": TRANSFER.hex(), "from": "alice", "status": "lost", "message": "gone"},
+    ),
+    "refused": (events.OfferDeclined("alice", "no"), {"from": "alice", "reason": "no"}),
     "saved": (
         events.Saved(TRANSFER, "/in/a.txt", 5, DIGEST),
         {"transfer": TRANSFER.hex(), "path": "/in/a.txt", "bytes": 5, "digest": f"blake3:{DIGEST.hex()}"},
@@ -266,7 +291,7 @@ def test_json_progress_comes_now_and_then_but_always_at_the_end(
 def offer(**changes: Any) -> events.OfferArrived:
     return dataclasses.replace(
         events.OfferArrived(
-            TRANSFER, "alice", KEY, 2, 3 * 2**20, "as promised", "seen", ("a.txt", "b.pdf"), ("zoe", "yan")
+            TRANSFER, "alice", KEY, 2, 3 * 2**20, "as promised", "seen", ("a.txt", "b.pdf"), tuple, ("zoe", "yan")
         ),
         **changes,
     )
@@ -292,7 +317,12 @@ def test_D2_a_verified_person_and_one_file_are_called_so() -> None:
 def test_D2_of_many_files_some_are_named_and_all_counted() -> None:
     text = offer_text(offer(items=1000, names=tuple(f"file{n}" for n in range(1000))))
     assert "1000 files" in text
-    assert "file0, file1, file2 and 997 more" in text
+    assert "file0, file1, file2, and more" in text
+    assert "file3" not in text
+
+
+def test_D2_what_nobody_knows_the_size_of_is_offered_as_that() -> None:
+    assert "1 file, of unknown size: dump.sql" in offer_text(offer(items=1, bytes=None, names=("dump.sql",)))
 
 
 @pytest.mark.parametrize("how", HOSTILE)
@@ -320,7 +350,17 @@ def test_D2_a_long_name_keeps_its_extension() -> None:
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.event)
 def test_results_alone_go_to_stdout(capsys: pytest.CaptureFixture[str], kind: type[events.Event]) -> None:
     report(filled(kind, "plain"))
-    assert capsys.readouterr().out == ("plain\n" if kind is events.Saved else "")
+    shown = capsys.readouterr().out
+    if kind is events.Partial:
+        assert shown.count("\n") == 1
+    else:
+        assert shown == ("plain\n" if kind in (events.Saved, events.SavedFolder) else "")
+
+
+def test_of_a_folder_that_was_sent_only_the_folder_is_a_result(capsys: pytest.CaptureFixture[str]) -> None:
+    report(events.Saved(TRANSFER, "/in/d/a", 5, DIGEST, inside=True))
+    report(events.SavedFolder(TRANSFER, "/in/d"))
+    assert capsys.readouterr() == ("/in/d\n", "")
 
 
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.event)
@@ -346,7 +386,8 @@ def test_no_bar_is_drawn_where_there_is_no_terminal(capsys: pytest.CaptureFixtur
         (events.Ringing(TRANSFER, "bob", KEY, "verified", ("zoe",)), ["bob", "verified", "zoe"]),
         (events.Accepted(TRANSFER, "bob"), ["bob"]),
         (events.Delivered(TRANSFER, "bob", 1, 2048, DIGEST), ["bob", "2.0 KiB", f"blake3:{DIGEST.hex()}"]),
-        (events.StalledEvent(TRANSFER, "receiver", 12), ["12 s", "receiver"]),
+        (events.StalledEvent(TRANSFER, "receiver", 12, "waiting for bob"), ["12 s", "waiting for bob"]),
+        (events.Resumed(TRANSFER, 3 * 2**20), ["3.0 MiB", "goes on"]),
         (events.Failed(TRANSFER, "alice", "lost", "The connection is gone."), ["alice", "The connection is gone."]),
         (events.OfferDeclined("alice", "The key changed."), ["alice", "The key changed."]),
         (events.Connected("bob", "10.0.0.1:5"), ["bob", "10.0.0.1:5"]),

@@ -13,26 +13,30 @@ import trio
 from glide import events
 from glide.client import endtoend, link
 from glide.client.address import Address
+from glide.client.consent import Ask, Consent
 from glide.client.link import Me
 from glide.client.push import Parcel, push
-from glide.client.receive import Ask, Wishes, receive
+from glide.client.receive import Wishes, receive
 from glide.crypto.identity import Identity
 from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
 from glide.people.known import Known, Trust
 from glide.people.policy import Policy
 from glide.protocol.messages import Push, Ringing, Role
-from glide.transfer.terms import Outcome, Terms
+from glide.transfer.gathering import gather
+from glide.transfer.terms import Terms
+from tests.processes import is_stage
 
 E = TypeVar("E", bound=events.Event)
 
 # Long enough that no deadline passes on a busy machine; keepalives so rare that records can be counted.
 PATIENT = Deadlines(handshake=20.0, keepalive=300.0, lost=50.0, farewell=2.0)
-TERMS = Terms(idle=40.0, ask_timeout=40.0)
+# A lost connection stays lost: what a relay does to it is to be seen once.
+TERMS = Terms(idle=40.0, ask_timeout=40.0, retry=0.0)
 
 # For attacks that only silence gives away: whatever comes late fails in the same way.
 HASTY = Deadlines(handshake=1.5, keepalive=300.0, lost=50.0, farewell=0.5)
-HASTY_TERMS = Terms(idle=1.5, ask_timeout=5.0)
+HASTY_TERMS = Terms(idle=1.5, ask_timeout=5.0, retry=0.0)
 
 
 def content(size: int, seed: int = 1) -> bytes:
@@ -67,8 +71,14 @@ class Person:
 
     @property
     def inbox(self) -> dict[str, bytes]:
-        """All that lies in the inbox, temporary files too."""
-        return {path.name: path.read_bytes() for path in self.into.iterdir()}
+        """The files that lie in the inbox under final names; of folders that were sent, with their paths."""
+        found = {str(path.relative_to(self.into)): path for path in self.into.rglob("*") if path.is_file()}
+        return {name: path.read_bytes() for name, path in found.items() if not is_stage(name.partition("/")[0])}
+
+    @property
+    def stages(self) -> list[Path]:
+        """The hidden folders in the inbox, of what is not whole."""
+        return [path for path in self.into.iterdir() if is_stage(path.name)]
 
     def trusts(self, relay: bytes, other: Person) -> Trust:
         """What the pin of ``other`` says; NEW if there is none."""
@@ -100,15 +110,20 @@ class Person:
 
     def file(self, data: bytes, name: str = "holiday.jpg") -> Path:
         path = self.files / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return path
 
-    async def push(self, relay: Address, to: str, path: Path, message: str = "") -> Outcome:
-        parcel = Parcel(to, path, self.name, message=message)
-        return await push(relay, self.me, parcel, self.terms, self.report)
+    def parcel(self, to: str, *paths: Path, **more: Any) -> Parcel:
+        """What a push of these files and folders is made of."""
+        return Parcel(to, lambda warn: gather(paths, warn=warn), **{"name": self.name, **more})
+
+    async def push(self, relay: Address, to: str, path: Path, message: str = "") -> None:
+        await push(relay, self.me, self.parcel(to, path, message=message), self.terms, self.report)
 
     async def receive(self, relay: Address, policy: Policy = Policy.ALL, ask: Ask | None = None, **more: Any) -> None:
-        wishes = Wishes(self.name, self.into, policy, ask=ask, sync=False, **more)
+        consent = Consent(policy, ask=ask, ask_timeout=self.terms.ask_timeout)
+        wishes = Wishes(self.name, self.into, self.into.parent / "partials", consent, sync=False, **more)
         await receive(relay, self.me, wishes, self.terms, self.report)
 
     async def waits(

@@ -10,7 +10,7 @@ from glide.crypto.handshake import Secrets
 from glide.errors import ConnectionLost
 from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
-from glide.protocol.messages import Abort, Accept, Item, Offer
+from glide.protocol.endtoend import Abort, Accept, Item, Offer, Page
 from glide.protocol.preface import Purpose
 from glide.protocol.states import Side
 
@@ -25,7 +25,8 @@ async def streaming() -> tuple[Connection, Connection]:
     receiver = Connection(
         far, Secrets(back, forth, forth, b""), Purpose.END_TO_END, Side.RESPONDER, peer="alice", deadlines=Deadlines()
     )
-    await sender.send(Offer(items=(Item(name="x", size=9),)))
+    await sender.send(Page(items=(Item("x", size=9),)), Offer())
+    await receiver.receive()
     await receiver.receive()
     await receiver.send(Accept())
     await sender.receive()

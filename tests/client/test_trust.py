@@ -10,7 +10,7 @@ import trio
 
 from glide import events
 from glide.client.address import Address
-from glide.client.push import Parcel, push
+from glide.client.push import push
 from glide.crypto.identity import Identity
 from glide.errors import Declined, Exit, KeyChanged
 from glide.people.known import Trust
@@ -276,7 +276,7 @@ async def test_C1_a_push_under_a_name_that_was_not_chosen_binds_the_name_it_fell
 ) -> None:
     await alice.waits(nursery, honest)  # who holds the name
     await bob.waits(nursery, honest)
-    parcel = Parcel("bob", other_alice.file(HELLO), "alice", default_name=True)
+    parcel = other_alice.parcel("bob", other_alice.file(HELLO), name="alice", default_name=True)
     await push(honest, other_alice.me, parcel, other_alice.terms, other_alice.report)
     [pin] = bob.known.people()
     assert pin.key == other_alice.key

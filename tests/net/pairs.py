@@ -10,7 +10,9 @@ from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pa
 from glide.crypto.handshake import Secrets
 from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
-from glide.protocol.messages import Accept, Hello, Item, Message, Offer, Role, Welcome
+from glide.protocol.endtoend import Accept, Item, Offer, Page
+from glide.protocol.fields import Message
+from glide.protocol.messages import Hello, Role, Welcome
 from glide.protocol.preface import Purpose
 from glide.protocol.states import Side
 
@@ -19,7 +21,8 @@ MemoryStream: TypeAlias = trio.StapledStream[MemorySendStream, MemoryReceiveStre
 FORTH, BACK = bytes(range(32)), bytes(range(32, 64))
 INITIATORS_KEY, RESPONDERS_KEY = b"i" * 32, b"r" * 32
 
-OFFER = Offer(items=(Item(name="letter.txt", size=5),))
+PAGE = Page(items=(Item(path="letter.txt", size=5),))
+OFFER = Offer()
 
 
 def connection(
@@ -65,7 +68,7 @@ async def registered(client: Connection, relay: Connection) -> None:
 
 async def streaming(sender: Connection, receiver: Connection) -> None:
     """Bring an end-to-end connection to where file bytes flow."""
-    await sender.send(OFFER)
-    await heard(receiver)
+    await sender.send(PAGE, OFFER)
+    assert [await heard(receiver), await heard(receiver)] == [PAGE, OFFER]
     await receiver.send(Accept())
     await heard(sender)

@@ -189,5 +189,9 @@ def test_the_numbers_of_the_types_never_change() -> None:
         "RECEIPT": 0x48,
         "DONE": 0x49,
         "ABORT": 0x4A,
+        "MANIFEST": 0x4B,
+        "WANT": 0x4C,
+        "BLOCKS": 0x4D,
+        "BUSY": 0x4E,
         "KEEPALIVE": 0x7F,
     }

@@ -71,9 +71,27 @@ def test_every_kind_is_said_somewhere() -> None:
     assert set(Kind) - said == {Kind.KEEPALIVE, Kind.CAPABILITIES}
 
 
-def test_a_kind_always_comes_from_the_same_side_but_for_abort() -> None:
+def test_a_kind_always_comes_from_the_same_side_but_for_what_either_may_have_to_say() -> None:
     both = {kind for kind in Kind if len({side for row in TABLE.values() for side, said in row if said == kind}) > 1}
-    assert both == {Kind.ABORT}
+    assert both == {Kind.ABORT, Kind.BUSY}
+
+
+@pytest.mark.parametrize("state", [State.OFFERING, State.ASKING, State.STREAMING, State.ENDED])
+@pytest.mark.parametrize("side", Side)
+def test_either_side_may_stop_a_transfer_until_the_receipt(state: State, side: Side) -> None:
+    assert TABLE[state][side, Kind.ABORT] is State.CLOSED
+
+
+def test_C9_before_a_yes_the_receiver_says_nothing_of_what_is_there() -> None:
+    for state in (State.OFFERING, State.ASKING):
+        said = {kind for side, kind in TABLE[state] if side is R}
+        assert said <= {Kind.ACCEPT, Kind.DECLINE, Kind.ABORT}
+
+
+def test_a_receipt_is_said_once_and_only_when_all_digests_were_told() -> None:
+    assert [state for state in State if (R, Kind.RECEIPT) in TABLE[state]] == [State.ENDED]
+    assert State.ENDED not in reachable(TABLE[State.ENDED][R, Kind.RECEIPT])
+    assert (I, Kind.DIGESTS) not in TABLE[State.ENDED]
 
 
 # --- conversations ---------------------------------------------------------------------------------------
@@ -114,9 +132,11 @@ CONVERSATIONS = {
     "a file is sent": (
         Purpose.END_TO_END,
         [
+            (I, Kind.MANIFEST),
             (I, Kind.OFFER),
             (R, Kind.KEEPALIVE),
             (R, Kind.ACCEPT),
+            (R, Kind.WANT),
             (I, Kind.DATA),
             (R, Kind.ACK),
             (I, Kind.DATA),
@@ -132,8 +152,10 @@ CONVERSATIONS = {
     "an empty file is sent": (
         Purpose.END_TO_END,
         [
+            (I, Kind.MANIFEST),
             (I, Kind.OFFER),
             (R, Kind.ACCEPT),
+            (R, Kind.WANT),
             (I, Kind.DIGESTS),
             (I, Kind.END),
             (R, Kind.RECEIPT),
@@ -141,10 +163,92 @@ CONVERSATIONS = {
         ],
         State.CLOSED,
     ),
-    "a file is declined": (Purpose.END_TO_END, [(I, Kind.OFFER), (R, Kind.DECLINE)], State.CLOSED),
+    "many files are sent, and the digests of the first are known before the last is": (
+        Purpose.END_TO_END,
+        [
+            (I, Kind.MANIFEST),
+            (I, Kind.MANIFEST),
+            (I, Kind.KEEPALIVE),
+            (I, Kind.OFFER),
+            (R, Kind.ACCEPT),
+            (R, Kind.WANT),
+            (I, Kind.DATA),
+            (I, Kind.DIGESTS),
+            (R, Kind.ACK),
+            (I, Kind.DATA),
+            (I, Kind.DIGESTS),
+            (I, Kind.END),
+            (R, Kind.ACK),
+            (R, Kind.RECEIPT),
+            (I, Kind.DONE),
+        ],
+        State.CLOSED,
+    ),
+    "a transfer goes on, and a block that was kept is not what is sent now": (
+        Purpose.END_TO_END,
+        [
+            (I, Kind.MANIFEST),
+            (I, Kind.OFFER),
+            (R, Kind.ACCEPT),
+            (R, Kind.WANT),
+            (R, Kind.WANT),
+            (I, Kind.DATA),
+            (I, Kind.BLOCKS),
+            (R, Kind.BUSY),
+            (R, Kind.WANT),
+            (I, Kind.BUSY),
+            (I, Kind.DATA),
+            (I, Kind.DIGESTS),
+            (I, Kind.END),
+            (R, Kind.ACK),
+            (R, Kind.RECEIPT),
+            (I, Kind.DONE),
+        ],
+        State.CLOSED,
+    ),
+    "a whole file that was kept turns out to differ when all digests have been told": (
+        Purpose.END_TO_END,
+        [
+            (I, Kind.MANIFEST),
+            (I, Kind.OFFER),
+            (R, Kind.ACCEPT),
+            (R, Kind.WANT),
+            (I, Kind.DIGESTS),
+            (I, Kind.END),
+            (R, Kind.BUSY),
+            (R, Kind.WANT),
+            (I, Kind.BUSY),
+            (I, Kind.DATA),
+            (R, Kind.ACK),
+            (R, Kind.BUSY),
+            (R, Kind.RECEIPT),
+            (I, Kind.BUSY),
+            (I, Kind.DONE),
+        ],
+        State.CLOSED,
+    ),
+    "a file is declined": (
+        Purpose.END_TO_END,
+        [(I, Kind.MANIFEST), (I, Kind.OFFER), (R, Kind.DECLINE)],
+        State.CLOSED,
+    ),
     "the disk is full": (
         Purpose.END_TO_END,
-        [(I, Kind.OFFER), (R, Kind.ACCEPT), (I, Kind.DATA), (R, Kind.ABORT)],
+        [(I, Kind.MANIFEST), (I, Kind.OFFER), (R, Kind.ACCEPT), (R, Kind.WANT), (I, Kind.DATA), (R, Kind.ABORT)],
+        State.CLOSED,
+    ),
+    "the disk is full when all has been told": (
+        Purpose.END_TO_END,
+        [
+            (I, Kind.MANIFEST),
+            (I, Kind.OFFER),
+            (R, Kind.ACCEPT),
+            (R, Kind.WANT),
+            (I, Kind.DATA),
+            (I, Kind.DIGESTS),
+            (I, Kind.END),
+            (R, Kind.ABORT),
+        ],
         State.CLOSED,
     ),
 }
@@ -180,9 +284,9 @@ def test_what_is_not_in_the_table_is_a_bug_of_the_speaker_and_an_error_to_the_li
 
 
 @pytest.mark.parametrize("state", State)
-def test_before_anything_is_offered_accepted_no_file_byte_may_be_sent(state: State) -> None:
+def test_before_an_offer_is_accepted_and_after_the_receipt_no_file_byte_may_be_sent(state: State) -> None:
     allowed = {(side, kind) for side, kind in legal(state) if kind == Kind.DATA}
-    assert allowed == ({(I, Kind.DATA)} if state is State.STREAMING else set())
+    assert allowed == ({(I, Kind.DATA)} if state in (State.STREAMING, State.ENDED) else set())
 
 
 def test_R1_a_kind_that_is_none_is_an_error_of_the_peer_and_nothing_worse() -> None:
@@ -234,15 +338,23 @@ class TwoPeers(RuleBasedStateMachine):
 
 
 class TwoPeersFarApart(RuleBasedStateMachine):
-    """Two peers whose messages take their time: each says what its own state allows before it hears more."""
+    """Two peers whose messages take their time: each says what its own state allows before it hears more.
+
+    Besides the tables one rule holds: DATA answers a WANT, and there is no RECEIPT before all that was wanted is there.
+    """
 
     @initialize(purpose=st.sampled_from(Purpose))
     def open(self, purpose: Purpose) -> None:
         self.peers = {side: Machine(purpose, side) for side in Side}
         self.on_the_way: dict[Side, deque[Kind]] = {side: deque() for side in Side}  # to that side
+        self.asked = 0  # WANTs that the sender has heard and not answered
+        self.awaited = 0  # and those that the receiver has no DATA for
 
     def may_say(self, side: Side) -> list[Kind]:
-        return [kind for speaker, kind in legal(self.peers[side].state) if speaker is side]
+        kinds = [kind for speaker, kind in legal(self.peers[side].state) if speaker is side]
+        unwise = {Kind.DATA} if not self.asked else set()
+        unwise |= {Kind.RECEIPT} if self.awaited else set()
+        return [kind for kind in kinds if kind not in unwise]
 
     @precondition(lambda self: any(map(self.may_say, Side)))
     @rule(data=st.data())
@@ -251,6 +363,8 @@ class TwoPeersFarApart(RuleBasedStateMachine):
         kind = data.draw(st.sampled_from(self.may_say(side)))
         self.peers[side].sent(kind)
         self.on_the_way[side.other].append(kind)
+        self.asked -= kind is Kind.DATA
+        self.awaited += kind is Kind.WANT
 
     @precondition(lambda self: any(self.on_the_way.values()))
     @rule(data=st.data())
@@ -259,6 +373,8 @@ class TwoPeersFarApart(RuleBasedStateMachine):
         kind = self.on_the_way[side].popleft()
         if self.peers[side].state not in ENDS:  # what arrives after our own last word is no error
             self.peers[side].received(kind)
+            self.asked += kind is Kind.WANT
+            self.awaited -= kind is Kind.DATA
 
     @precondition(lambda self: not any(self.on_the_way.values()) and not any(map(self.may_say, Side)))
     @rule(purpose=st.sampled_from(Purpose))
@@ -275,8 +391,24 @@ TestTwoPeers = TwoPeers.TestCase
 TestTwoPeersFarApart = TwoPeersFarApart.TestCase
 
 
-def test_an_abort_that_crosses_the_receipt_is_no_error_of_the_sender() -> None:
-    sender, receiver = at(State.CONFIRMING, I), at(State.CONFIRMING, R)
+@pytest.mark.parametrize("kind", [Kind.ABORT, Kind.BUSY])
+def test_what_crosses_the_receipt_is_no_error_of_the_sender(kind: Kind) -> None:
+    sender, receiver = at(State.ENDED, I), at(State.ENDED, R)
     receiver.sent(Kind.RECEIPT)
-    sender.sent(Kind.ABORT)
-    receiver.received(Kind.ABORT)
+    sender.sent(kind)
+    receiver.received(kind)
+
+
+@pytest.mark.parametrize("kind", [Kind.WANT, Kind.ACK, Kind.BUSY, Kind.ABORT])
+def test_what_crosses_the_end_is_no_error_of_the_receiver(kind: Kind) -> None:
+    sender, receiver = at(State.STREAMING, I), at(State.STREAMING, R)
+    sender.sent(Kind.END)
+    receiver.sent(kind)
+    sender.received(kind)
+
+
+@pytest.mark.parametrize("kind", [Kind.DATA, Kind.DIGESTS, Kind.BLOCKS, Kind.END])
+def test_after_the_receipt_nothing_more_may_be_told(kind: Kind) -> None:
+    receiver = at(State.CONFIRMED, R)
+    with pytest.raises(ProtocolError, match=kind.name):
+        receiver.received(kind)

@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from glide import __version__
-from glide.cli import id, known, push, receive, serve, use, who
+from glide.cli import id, known, partials, push, receive, serve, use, who
 from glide.cli.render import Renderer
 from glide.errors import Exit
 
@@ -42,6 +42,7 @@ app.command("who")(who.who)
 app.command("list", help="The same as who.")(who.who)
 app.command("id")(id.id)
 app.add_typer(known.app, name="known")
+app.add_typer(partials.app, name="partials")
 
 
 def run() -> NoReturn:

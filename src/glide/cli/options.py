@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from glide.client.address import Address
     from glide.client.link import Me
     from glide.net.deadlines import Deadlines
+    from glide.transfer.terms import Terms
 
 
 def _env(name: str) -> str:
@@ -42,6 +43,14 @@ Idle = Annotated[
         "--idle",
         metavar="DURATION",
         help=f"Give up when nothing moves for so long; default 60s, 0s: never. {_env('idle')}",
+    ),
+]
+Retry = Annotated[
+    str | None,
+    typer.Option(
+        "--retry",
+        metavar="DURATION",
+        help=f"Make a lost connection anew for so long; default 10m, 0s: not at all. {_env('retry')}",
     ),
 ]
 AskTimeout = Annotated[
@@ -80,6 +89,12 @@ def me(chosen: Settings) -> Me:
     from glide.people.known import Known
 
     return Me(load_or_create(chosen.home.identity), Known(chosen.home.known), deadlines(chosen))
+
+
+def terms(chosen: Settings) -> Terms:
+    from glide.transfer.terms import Terms
+
+    return Terms(chosen["idle"], chosen["ask-timeout"], chosen["retry"], chosen["stall-after"])
 
 
 def address(chosen: Settings) -> Address:

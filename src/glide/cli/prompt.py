@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
+from collections.abc import Iterable
 
 import trio
 
@@ -34,13 +37,16 @@ class Prompt:
                     # What was typed before the question was seen is no answer to it.
                     termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
                 while True:
-                    answer = await self._line(f"Take it from {printable(offer.sender)}? [y/N] ")
+                    answer = await self._line(f"Take it from {printable(offer.sender)}? [y/N/l = list all] ")
                     match answer.strip().lower():
                         case "y" | "yes":
                             return True
                         case "" | "n" | "no":
                             return False
-                    _say("Please answer y or n.\n")
+                        case "l" | "list":
+                            await _page(printable(path, 1000) for path in offer.paths())
+                        case _:
+                            _say("Please answer y or n, or l to see all that is offered.\n")
 
     async def _line(self, question: str) -> str:
         """What the person types; an empty string at the end of input."""
@@ -53,6 +59,18 @@ class Prompt:
         if not answer.endswith("\n"):
             _say("\n")
         return answer
+
+
+async def _page(lines: Iterable[str]) -> None:
+    """Show lines in the person's pager; without one, as they are."""
+    text = "".join(f"{line}\n" for line in lines)
+    pager = shlex.split(os.environ.get("PAGER", "less"))
+    if not pager or shutil.which(pager[0]) is None:
+        _say(text)
+        return
+    # What less may do besides showing (edit, run, write) has no place in front of a stranger's names.
+    environment = {**os.environ, "LESSSECURE": "1", "LESS": os.environ.get("LESS", "-FX")}
+    await trio.run_process(pager, stdin=text.encode(), stdout=sys.stderr, check=False, env=environment)
 
 
 def _say(text: str) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from glide import events
 from glide.crypto.identity import fingerprint, key_text
-from glide.text import printable, size
+from glide.text import duration, printable, size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -30,7 +30,7 @@ _PROGRESS_EVERY = 0.5
 _MOST_HELD = 20
 
 _JSON_NAMES = {"sender": "from"}
-_HUMAN_ONLY = {"trust", "names", "aliases", "greeting"}
+_HUMAN_ONLY = {"trust", "paths", "aliases", "greeting", "inside"}
 
 
 class Renderer:
@@ -92,8 +92,19 @@ class Renderer:
         match event:
             case events.Saved():
                 self.stop_bar(event.transfer)
-                on_terminal = sys.stdout is not None and sys.stdout.isatty()
-                self.out(printable(event.path, 4096) if on_terminal else event.path)
+                if not event.inside:
+                    self._path(event.path)
+                return
+            case events.SavedFolder():
+                self.stop_bar(event.transfer)
+                self._path(event.path)
+                return
+            case events.Partial():
+                what = ", ".join(printable(name, 60) for name in event.names)
+                self.out(
+                    f"{what} from {printable(event.sender)}: {size(event.bytes)} of {size(event.total)}, "
+                    f"{duration(event.age)} old, in {printable(event.path, 4096)}"
+                )
                 return
             case events.Failed():
                 self.stop_bar(event.transfer)
@@ -131,14 +142,24 @@ class Renderer:
             case events.Progress():
                 self._bar(event)
             case events.StalledEvent():
-                self.say(f"Nothing has moved for {event.seconds} s: the relay waits for the {printable(event.who)}.")
+                self._stalled(event)
+            case events.Resumed():
+                self.say(f"{size(event.bytes)} are there already; it goes on from there.")
             case events.Delivered():
                 self.stop_bar(event.transfer)
-                self.say(f"Delivered to {printable(event.to)}: {size(event.bytes)}, blake3:{event.digest.hex()}")
+                self.say(
+                    f"Delivered to {printable(event.to)}: {files(event.items)}, {size(event.bytes)}, "
+                    f"blake3:{event.digest.hex()}"
+                )
             case events.Connected():
                 self.say(f"{_clock()} {printable(event.name)} connected from {printable(event.peer)}")
             case events.Disconnected():
                 self.say(f"{_clock()} {printable(event.name)} disconnected from {printable(event.peer)}")
+
+    def _path(self, path: str) -> None:
+        """A result: where something was saved."""
+        on_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self.out(printable(path, 4096) if on_terminal else path)
 
     # --- progress bars ---
 
@@ -149,10 +170,21 @@ class Renderer:
             self._bars = _progress()
             self._bars.start()
         task = self._tasks.get(event.transfer)
+        label = self._peers.get(event.transfer, "")
         if task is None:
-            label = self._peers.get(event.transfer, "")
             task = self._tasks[event.transfer] = self._bars.add_task(label, total=event.total)
-        self._bars.update(task, completed=event.bytes)
+        moved = self._bars.tasks[self._bars.task_ids.index(task)].completed != event.bytes
+        # What it waited for, if it did, is over.
+        self._bars.update(task, completed=event.bytes, description=label if moved else None)
+
+    def _stalled(self, event: events.StalledEvent) -> None:
+        """In the progress line, if there is one."""
+        task = self._tasks.get(event.transfer)
+        if self._bars is not None and task is not None:
+            peer = self._peers.get(event.transfer, "")
+            self._bars.update(task, description=f"{peer}: {printable(event.message)}")
+        else:
+            self.say(f"Nothing has moved for {event.seconds} s: {printable(event.message)}.")
 
     def stop_bar(self, transfer: bytes) -> None:
         """Take one transfer's bar away; the last takes the display with it."""
@@ -238,11 +270,15 @@ def offer_text(offer: events.OfferArrived) -> str:
         "verified": "verified",
     }[offer.trust]
     named = ", ".join(printable(name, 80) for name in offer.names[:3])
-    more = f" and {offer.items - 3} more" if offer.items > 3 else ""
-    what = "1 file" if offer.items == 1 else f"{offer.items} files"
+    more = ", and more" if len(offer.names) > 3 else ""
+    much = "of unknown size" if offer.bytes is None else size(offer.bytes)
     message = f"\n  They say: {printable(offer.message, 300)}" if offer.message else ""
     who = f"{printable(offer.sender)} ({known}, fingerprint {fingerprint(offer.key)}{_also(offer.aliases)})"
-    return f"{who} offers {what}, {size(offer.bytes)}: {named}{more}{message}"
+    return f"{who} offers {files(offer.items)}, {much}: {named}{more}{message}"
+
+
+def files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def _also(aliases: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from glide.crypto.identity import fingerprint
 from glide.errors import KeyChanged
 from glide.net.connection import Connection
 from glide.net.opening import initiate, respond
-from glide.protocol.messages import Capabilities
+from glide.protocol.endtoend import Capabilities
 from glide.protocol.preface import Purpose
 
 # None yet. Peers use the features that both name.

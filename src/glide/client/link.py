@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -29,11 +29,11 @@ from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
 from glide.net.opening import initiate
 from glide.people.known import Known, Trust
+from glide.protocol.fields import Message
 from glide.protocol.messages import (
     Goodbye,
     Hello,
     Joined,
-    Message,
     Refused,
     Role,
     Ticket,
@@ -125,6 +125,15 @@ class Link:
     why: GlideError | None = None
     hints: dict[bytes, Hint] = field(default_factory=dict)
 
+    @contextmanager
+    def hint(self, transfer: bytes) -> Iterator[Hint]:
+        """What the relay says of a transfer while the block runs."""
+        self.hints[transfer] = hint = Hint(heard=lambda: self.connection.last_heard)
+        try:
+            yield hint
+        finally:
+            del self.hints[transfer]
+
     async def ask(self, message: Message) -> None:
         """Say something to the relay. Raises why the connection ended, if it has."""
         if self.why is not None:
@@ -139,31 +148,28 @@ class Link:
             assert self.why is not None, "the inbox ends with the connection"
             raise self.why from None
 
-    async def _listen(self, inbox: trio.MemorySendChannel[Message], report: events.Report) -> None:
+    async def _listen(self, inbox: trio.MemorySendChannel[Message]) -> None:
         async with inbox:
             try:
-                await self._take_in(inbox, report)
+                await self._take_in(inbox)
             # The reason is there before the inbox closes and wakes whoever waits for it.
             except ConnectionLost as error:
                 self.why = ConnectionLost(
                     error.what,
                     "A transfer that was under way has a connection of its own, and its outcome is told by itself.",
-                    "Start again once the relay can be reached.",
+                    "Start again once the relay can be reached: it goes on where it was.",
                 )
             except GlideError as error:
                 self.why = error
             except trio.BrokenResourceError:
                 pass  # nobody asks any more
 
-    async def _take_in(self, inbox: trio.MemorySendChannel[Message], report: events.Report) -> None:
+    async def _take_in(self, inbox: trio.MemorySendChannel[Message]) -> None:
         while True:
             match await self.connection.receive():
-                case Waiting(transfer=transfer, side=side, seconds=seconds):
-                    hint = self.hints.get(transfer)
-                    if hint is not None and hint.counts:
+                case Waiting(transfer=transfer, side=side):
+                    if (hint := self.hints.get(transfer)) is not None:
                         hint.side = "" if side == "nobody" else side
-                        if hint.side:
-                            report(events.StalledEvent(transfer, side, seconds))
                 case Goodbye(code=code, message=said):
                     raise self._goodbye(code, printable(said, 400))
                 case Message() as message:
@@ -207,7 +213,7 @@ async def connect(
         with channel, one_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep_alive, connection)
-                nursery.start_soon(link._listen, channel_in, report)
+                nursery.start_soon(link._listen, channel_in)
                 yield link
                 nursery.cancel_scope.cancel()
 
@@ -228,6 +234,15 @@ async def _register(connection: Connection, hello: Hello, address: Address) -> s
             case Refused(code=code, message=said):
                 raise from_code(code, RelayRefused, NameTaken)(printable(said, 400))
     raise _unreachable(address, f"no answer within {connection.deadlines.handshake:.0f} s")
+
+
+def name_taken(error: NameTaken, name: str, means: str) -> NameTaken:
+    """What to do about a name that somebody else holds."""
+    return NameTaken(
+        f"{error.what}: somebody else is {name} at this relay.",
+        means,
+        f"Choose another name with --as, {name[:25]}-laptop for instance: each machine has its own key.",
+    )
 
 
 async def open_data(address: Address, relay_key: bytes, ticket: bytes, me: Me) -> tuple[trio.SocketStream, bytes]:

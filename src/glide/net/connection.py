@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -13,8 +13,10 @@ from glide.crypto.records import Opener, Sealer
 from glide.errors import ConnectionLost, GlideError, Stopped, one_error
 from glide.net.deadlines import Deadlines
 from glide.protocol import frames, messages
+from glide.protocol.endtoend import Abort
+from glide.protocol.fields import Message
 from glide.protocol.frames import Data, Frame, Kind
-from glide.protocol.messages import Abort, Keepalive, Message
+from glide.protocol.messages import Keepalive
 from glide.protocol.preface import Purpose
 from glide.protocol.states import TABLE, Machine, Side, State
 
@@ -63,6 +65,8 @@ class Connection:
         self._events: Iterator[Frame | Data] = iter(())
         self._sending = trio.Lock()
         self._ruined = False
+        self._mentioned: Message | None = None
+        self._something_to_mention = trio.Event()
         self._last_sent = trio.current_time()
         self.last_heard = trio.current_time()
 
@@ -71,8 +75,8 @@ class Connection:
 
     # --- sending ---
 
-    async def send(self, *said: Message) -> None:
-        """Send messages and everything that waited before them.
+    async def send(self, *said: Message, flush: bool = True) -> None:
+        """Send messages and everything that waited before them; without ``flush``, a last, partly filled record waits.
 
         Raises :class:`ConnectionLost`. Cancelled half-way, the stream is ruined: it is closed, and every
         later call raises :class:`ConnectionLost`.
@@ -82,7 +86,10 @@ class Connection:
             for message in said:
                 self.machine.sent(message.kind)
             sealed = self._sealer.seal(*(messages.to_bytes(message) for message in said))
-            await self._transmit(sealed + self._sealer.flush(), self.patience)
+            if flush:
+                sealed += self._sealer.flush()
+            if sealed:
+                await self._transmit(sealed, self.patience)
 
     async def send_data(self, data: memoryview) -> None:
         """Send file bytes as one DATA frame. A last, partly filled record waits for the next call.
@@ -119,16 +126,37 @@ class Connection:
         self._last_sent = trio.current_time()
 
     async def keep_alive(self) -> None:
-        """Say that we are here whenever nothing else was said for a while, until the last word or cancelled."""
+        """Say that we are here whenever nothing else was said for a while, until the last word or cancelled.
+
+        Also what was to be mentioned. Both are dropped while something else is being sent, or waits for the peer to
+        read: the patience above watches that.
+        """
         while self.machine.state is not State.CLOSED:
             wait = self._last_sent + self.deadlines.keepalive - trio.current_time()
-            if wait > 0:
-                await trio.sleep(wait)
-            elif self._sending.locked():
-                # Something is being sent, or waits for the peer to read: the patience above watches that.
-                await trio.sleep(self.deadlines.keepalive)
-            else:
+            with trio.move_on_after(wait if wait > 0 else self.deadlines.keepalive):
+                if wait > 0 or self._sending.locked():
+                    await self._something_to_mention.wait()
+            said, self._mentioned = self._mentioned, None
+            if said is not None:
+                self._something_to_mention = trio.Event()
+            if self._sending.locked():
+                continue
+            if said is not None and self.machine.may_say(said.kind):
+                await self.send(said)
+            elif trio.current_time() - self._last_sent >= self.deadlines.keepalive:
                 await self.send(Keepalive())
+
+    def silence(self) -> trio.Lock:
+        """To be held, with ``async with``, while tasks that may be sending are cancelled: none is cut in the middle."""
+        return self._sending
+
+    def mention(self, message: Message) -> None:
+        """Say something that may as well go unsaid, soon, if it still fits then. Never waits, and cannot be cut in two.
+
+        That is the work of :meth:`keep_alive`.
+        """
+        self._mentioned = message
+        self._something_to_mention.set()
 
     # --- receiving ---
 
@@ -233,11 +261,11 @@ class Connection:
 
 
 @asynccontextmanager
-async def explained(connection: Connection, on_loss: str) -> AsyncIterator[None]:
+async def explained(connection: Connection, on_loss: Callable[[], str]) -> AsyncIterator[None]:
     """Whatever ends the block, the peer is told why; out comes one :class:`GlideError`, or what is not ours.
 
-    ``on_loss`` is what it means here if the peer is lost. While the block runs, the connection is kept alive; that task
-    is shielded, so that a cancellation does not cut a keepalive in two behind which the reason should follow.
+    ``on_loss`` says what it means here if the peer is lost. While the block runs, the connection is kept alive; that
+    task is shielded, so that a cancellation does not cut a keepalive in two behind which the reason should follow.
     """
     keeping = trio.CancelScope(shield=True)
 
@@ -262,7 +290,7 @@ async def explained(connection: Connection, on_loss: str) -> AsyncIterator[None]
                 finally:
                     keeping.cancel()
     except ConnectionLost as error:
-        raise ConnectionLost(error.what, on_loss, error.next or "It can be sent again.") from None
+        raise ConnectionLost(error.what, on_loss(), error.next) from None
 
 
 async def close_gently(stream: trio.abc.HalfCloseableStream, seconds: float) -> None:

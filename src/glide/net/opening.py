@@ -12,8 +12,9 @@ from glide.errors import ConnectionLost, IntegrityError, NotGlide, Stalled
 from glide.net.connection import BROKEN, Connection, close_gently
 from glide.net.deadlines import Deadlines
 from glide.protocol import frames, preface
+from glide.protocol.endtoend import Capabilities
 from glide.protocol.frames import Kind
-from glide.protocol.messages import Capabilities, from_frame, to_bytes
+from glide.protocol.messages import from_frame, to_bytes
 from glide.protocol.preface import Purpose
 from glide.protocol.states import Side
 

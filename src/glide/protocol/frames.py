@@ -51,6 +51,10 @@ class Kind(IntEnum):
     RECEIPT = 0x48
     DONE = 0x49
     ABORT = 0x4A
+    MANIFEST = 0x4B
+    WANT = 0x4C
+    BLOCKS = 0x4D
+    BUSY = 0x4E
     # anywhere
     KEEPALIVE = 0x7F
 
@@ -76,16 +80,20 @@ LIMITS: dict[Kind, int] = {
     Kind.TICKET: SMALL,
     Kind.JOINED: SMALL,
     Kind.CAPABILITIES: SMALL,
-    Kind.OFFER: 64 * KIB,  # padded to multiples of 4 KiB; holds a message for a person besides the manifest
+    Kind.OFFER: 4 * KIB,  # padded to just that, as every page of the manifest and of the digests is
     Kind.ACCEPT: SMALL,
     Kind.DECLINE: SMALL,
     Kind.DATA: 16 * KIB * KIB,  # passed on as it comes, never gathered; bounds only the wait for a message
-    Kind.DIGESTS: 32 * KIB,  # 32 bytes an item, sent in batches
+    Kind.DIGESTS: 4 * KIB,  # 32 bytes an item of one page
     Kind.END: SMALL,
     Kind.ACK: SMALL,
     Kind.RECEIPT: SMALL,
     Kind.DONE: SMALL,
     Kind.ABORT: SMALL,
+    Kind.MANIFEST: 4 * KIB,
+    Kind.WANT: 32 * KIB,  # at most 1,000 ranges of at most 19 bytes
+    Kind.BLOCKS: 32 * KIB,  # at most 1,000 digests of 32 bytes
+    Kind.BUSY: SMALL,
     Kind.KEEPALIVE: 0,
 }
 

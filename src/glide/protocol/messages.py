@@ -8,38 +8,18 @@ what one means. Every string and list has a maximum, checked while decoding, bel
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, TypeAlias, get_args
+from typing import Annotated, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
 from glide.errors import ProtocolError
-from glide.protocol import names
+from glide.protocol import endtoend
+from glide.protocol.fields import Code, Features, Key, Message, Name, Size, Text, TicketCode, TransferId
 from glide.protocol.frames import Frame, Kind, encode
-
-Name = Annotated[str, Meta(pattern=names.PATTERN, max_length=names.LONGEST)]
-Key = Annotated[bytes, Meta(min_length=32, max_length=32)]  # X25519, RFC 7748
-Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]  # BLAKE3, its default length
-TicketCode = Annotated[bytes, Meta(min_length=16, max_length=16)]  # 128 random bits
-TransferId = Annotated[bytes, Meta(min_length=16, max_length=16)]  # 128 random bits, chosen by the sender
-Text = Annotated[str, Meta(max_length=400)]  # for people; at most 1,600 bytes of UTF-8
-Code = Annotated[str, Meta(max_length=32)]  # a word of glide.errors
-Feature = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,16}\Z")]
-Features = Annotated[tuple[Feature, ...], Meta(max_length=16)]
-# Sizes stay below 2^63 so that they fit a signed 64-bit integer wherever a client is written.
-Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 # One page of a `who` answer; see LIMITS[Kind.PEOPLE].
 PAGE = 100
-
-# The manifest is padded to multiples of this, so that its length tells little about names.
-PADDING = 4096
-
-
-class Message(Struct, frozen=True, omit_defaults=True):
-    """Base of all messages; ``kind`` is the type of the frame that carries one."""
-
-    kind: ClassVar[Kind]
 
 
 # --- control connections ---------------------------------------------------------------------------------
@@ -179,88 +159,7 @@ class Joined(Message, frozen=True):
     kind = Kind.JOINED
 
 
-# --- end to end ------------------------------------------------------------------------------------------
-
-
-class Capabilities(Message, frozen=True):
-    """What the second and third end-to-end handshake messages carry: the features of each side."""
-
-    kind = Kind.CAPABILITIES
-    features: Features = ()
-
-
-class Item(Struct, frozen=True, omit_defaults=True):
-    """One file of the manifest. ``name`` is not to be trusted: see glide.transfer.landing."""
-
-    name: Annotated[str, Meta(max_length=4096)]
-    size: Size
-
-
-class Offer(Message, frozen=True):
-    """Sender to receiver: the manifest. ``message`` is for a person to read."""
-
-    kind = Kind.OFFER
-    items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=1)]
-    message: Text = ""
-
-
-class Accept(Message, frozen=True):
-    """Receiver to sender: send it."""
-
-    kind = Kind.ACCEPT
-
-
-class Decline(Message, frozen=True):
-    """Receiver to sender: no, and why."""
-
-    kind = Kind.DECLINE
-    code: Code
-    message: Text = ""
-
-
-class Digests(Message, frozen=True):
-    """Sender to receiver: BLAKE3 of the next items, in manifest order, after their bytes."""
-
-    kind = Kind.DIGESTS
-    digests: Annotated[tuple[Digest, ...], Meta(max_length=512)]
-
-
-class End(Message, frozen=True):
-    """Sender to receiver: that was all. ``digest`` as :func:`glide.transfer.manifest.whole` says."""
-
-    kind = Kind.END
-    bytes: Size
-    digest: Digest
-
-
-class Ack(Message, frozen=True):
-    """Receiver to sender: so many bytes, in manifest order, are durable here."""
-
-    kind = Kind.ACK
-    bytes: Size
-
-
-class Receipt(Message, frozen=True):
-    """Receiver to sender: all items stand under their final names."""
-
-    kind = Kind.RECEIPT
-    items: Size
-    bytes: Size
-    digest: Digest
-
-
-class Done(Message, frozen=True):
-    """Sender to receiver: I have the receipt."""
-
-    kind = Kind.DONE
-
-
-class Abort(Message, frozen=True):
-    """Either side to the other: this transfer ends here, and why."""
-
-    kind = Kind.ABORT
-    code: Code
-    message: Text = ""
+# --- anywhere ---------------------------------------------------------------------------------------------
 
 
 class Keepalive(Message, frozen=True):
@@ -272,15 +171,18 @@ class Keepalive(Message, frozen=True):
 AnyMessage: TypeAlias = (
     Hello | Welcome | Refused | Push | Ringing | Failed | Incoming | Reject | Who | People | Goodbye | Waiting
     | Ticket | Joined
-    | Capabilities | Offer | Accept | Decline | Digests | End | Ack | Receipt | Done | Abort
+    | endtoend.Capabilities | endtoend.Page | endtoend.Offer | endtoend.Accept | endtoend.Decline | endtoend.Want
+    | endtoend.Blocks | endtoend.Digests | endtoend.End | endtoend.Ack | endtoend.Receipt | endtoend.Done
+    | endtoend.Busy | endtoend.Abort
     | Keepalive
-)  # fmt: skip  # in the order of the sections above
+)  # fmt: skip  # in the order in which they may be said
 
 TYPES: dict[int, type[Message]] = {message.kind: message for message in get_args(AnyMessage)}
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders = {kind: msgspec.msgpack.Decoder(message, strict=True) for kind, message in TYPES.items()}
-_LENGTH = 4  # bytes before an offer's map, saying where the padding begins
+_LENGTH = 4  # bytes before a padded map, saying where the padding begins
+_PADDED = frozenset({Kind.OFFER, Kind.MANIFEST, Kind.DIGESTS})
 
 
 def to_bytes(message: Message) -> bytes:
@@ -288,9 +190,8 @@ def to_bytes(message: Message) -> bytes:
     if isinstance(message, Keepalive):
         return encode(Kind.KEEPALIVE, b"")
     payload = _encoder.encode(message)
-    if isinstance(message, Offer):
-        padded = -(_LENGTH + len(payload)) % PADDING
-        payload = len(payload).to_bytes(_LENGTH, "big") + payload + bytes(padded)
+    if message.kind in _PADDED:
+        payload = (len(payload).to_bytes(_LENGTH, "big") + payload).ljust(endtoend.PAGE, b"\0")
     return encode(message.kind, payload)
 
 
@@ -304,7 +205,7 @@ def from_frame(frame: Frame) -> Message | None:
         return None
     if kind == Kind.KEEPALIVE:
         return Keepalive()
-    payload = _unpadded(frame.payload) if kind == Kind.OFFER else frame.payload
+    payload = _unpadded(Kind(kind), frame.payload) if kind in _PADDED else frame.payload
     try:
         return _decoders[kind].decode(payload)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
@@ -314,11 +215,9 @@ def from_frame(frame: Frame) -> Message | None:
         ) from None
 
 
-def _unpadded(payload: bytes) -> bytes:
+def _unpadded(kind: Kind, payload: bytes) -> bytes:
     length = int.from_bytes(payload[:_LENGTH], "big")
     body = payload[_LENGTH : _LENGTH + length]
-    if len(body) != length or len(payload) % PADDING or payload[_LENGTH + length :].strip(b"\0"):
-        raise ProtocolError("The peer sent an OFFER message whose padding does not fit its form.")
-    if len(payload) - _LENGTH - length >= PADDING:
-        raise ProtocolError("The peer sent an OFFER message with more padding than it needs.")
+    if len(payload) != endtoend.PAGE or len(body) != length or payload[_LENGTH + length :].strip(b"\0"):
+        raise ProtocolError(f"The peer sent a {kind.name} message whose padding does not fit its form.")
     return body

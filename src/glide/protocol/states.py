@@ -35,11 +35,10 @@ class State(Enum):
     JOINING = auto()
     JOINED = auto()  # the relay's part is over
     # end to end: the sender is the initiator
-    OFFERING = auto()
+    OFFERING = auto()  # pages of the manifest, then the offer
     ASKING = auto()
-    STREAMING = auto()  # data flow; acknowledgements come back
-    ENDING = auto()  # digests have begun: no more data
-    CONFIRMING = auto()  # End was said; the receipt is awaited
+    STREAMING = auto()  # the receiver says what it wants, and the sender sends it
+    ENDED = auto()  # End was said: all digests are told; what did not match may be wanted again
     CONFIRMED = auto()  # the receipt was said; Done is awaited
     # anywhere
     CLOSED = auto()
@@ -65,6 +64,7 @@ TABLE: dict[State, dict[tuple[Side, Kind], State]] = {
     State.JOINING: {(_R, Kind.JOINED): State.JOINED, (_R, Kind.REFUSED): State.CLOSED},
     State.JOINED: {},
     State.OFFERING: {
+        (_I, Kind.MANIFEST): State.OFFERING,
         (_I, Kind.OFFER): State.ASKING,
         (_I, Kind.ABORT): State.CLOSED,
         (_R, Kind.ABORT): State.CLOSED,
@@ -77,26 +77,32 @@ TABLE: dict[State, dict[tuple[Side, Kind], State]] = {
     },
     State.STREAMING: {
         (_I, Kind.DATA): State.STREAMING,
-        (_I, Kind.DIGESTS): State.ENDING,
+        (_I, Kind.BLOCKS): State.STREAMING,
+        (_I, Kind.DIGESTS): State.STREAMING,
+        (_I, Kind.END): State.ENDED,
+        (_I, Kind.BUSY): State.STREAMING,
+        (_R, Kind.WANT): State.STREAMING,
         (_R, Kind.ACK): State.STREAMING,
+        (_R, Kind.BUSY): State.STREAMING,
         (_I, Kind.ABORT): State.CLOSED,
         (_R, Kind.ABORT): State.CLOSED,
     },
-    State.ENDING: {
-        (_I, Kind.DIGESTS): State.ENDING,
-        (_I, Kind.END): State.CONFIRMING,
-        (_R, Kind.ACK): State.ENDING,
-        (_I, Kind.ABORT): State.CLOSED,
-        (_R, Kind.ABORT): State.CLOSED,
-    },
-    State.CONFIRMING: {
-        (_R, Kind.ACK): State.CONFIRMING,
+    State.ENDED: {
+        (_I, Kind.DATA): State.ENDED,
+        (_I, Kind.BUSY): State.ENDED,
+        (_R, Kind.WANT): State.ENDED,
+        (_R, Kind.ACK): State.ENDED,
+        (_R, Kind.BUSY): State.ENDED,
         (_R, Kind.RECEIPT): State.CONFIRMED,
         (_I, Kind.ABORT): State.CLOSED,
         (_R, Kind.ABORT): State.CLOSED,
     },
-    # An Abort here has crossed the receipt on its way: too late to matter.
-    State.CONFIRMED: {(_I, Kind.DONE): State.CLOSED, (_I, Kind.ABORT): State.CLOSED},
+    # An Abort or Busy here has crossed the receipt on its way: too late to matter.
+    State.CONFIRMED: {
+        (_I, Kind.BUSY): State.CONFIRMED,
+        (_I, Kind.DONE): State.CLOSED,
+        (_I, Kind.ABORT): State.CLOSED,
+    },
     State.CLOSED: {},
 }
 
@@ -119,6 +125,10 @@ class Machine:
 
     def __repr__(self) -> str:
         return f"<Machine {self.state.name} as {self.me.name.lower()}>"
+
+    def may_say(self, kind: Kind) -> bool:
+        """True if we may say this now."""
+        return self._next(self.me, kind) is not None
 
     def sent(self, kind: Kind) -> None:
         """We are about to say this. RuntimeError if we may not: a bug of ours, never a peer's doing."""

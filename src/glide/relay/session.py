@@ -16,6 +16,7 @@ import trio
 from glide.errors import Declined, GlideError, NameTaken, NobodyThere, RelayRefused, Replaced, Unreachable, one_error
 from glide.net.connection import Connection
 from glide.protocol import names
+from glide.protocol.fields import Message
 from glide.protocol.messages import (
     PAGE,
     Failed,
@@ -23,7 +24,6 @@ from glide.protocol.messages import (
     Hello,
     Incoming,
     Keepalive,
-    Message,
     People,
     Push,
     Refused,
@@ -136,7 +136,9 @@ class ClientSession:
                 case Reject() as reject:
                     transfer = self._ringing.get(reject.transfer)
                     if transfer is not None:
-                        transfer.call_off(Declined.code, reject.message)
+                        # Nobody chooses what the sender's command exits with but for these two.
+                        code = NobodyThere.code if reject.code == NobodyThere.code else Declined.code
+                        transfer.call_off(code, reject.message)
                 case Who(after=after):
                     everybody = self._shared.registry.people()
                     people = [person for person in everybody if after is None or person.name > after]

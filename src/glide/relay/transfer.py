@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from glide.errors import ConnectionLost, RelayRefused
+from glide.errors import ConnectionLost, NobodyThere, RelayRefused
 from glide.net.connection import Connection, close_gently
 from glide.protocol.messages import Joined, Refused
 from glide.relay.limits import Limits
@@ -87,7 +87,7 @@ class Transfer:
         self._both_here = trio.Event()
         self._called_off = trio.Event()
         # What the sender is told if it does not take place: a code of glide.errors, and words.
-        self.problem = ("declined", "did not come to take it")
+        self.problem = (NobodyThere.code, "did not come to take it")
         self._over = trio.Event()
 
     def __repr__(self) -> str:

@@ -42,6 +42,8 @@ def check_name(name: str) -> None:
         raise BadName("the name is a folder's own or its parent's")
     if "/" in name or (os.sep != "/" and os.sep in name):
         raise BadName("the name holds a path separator")
+    if name.isascii() and name.isprintable():
+        return  # nearly all of them, and there may be a million
     categories = {unicodedata.category(character) for character in name}
     if "Cs" in categories:
         raise BadName("the name is not UTF-8")
@@ -49,16 +51,22 @@ def check_name(name: str) -> None:
         raise BadName("the name holds a control character")
 
 
-def check_usable(name: str, *, allow_hidden: bool, platform: str = sys.platform) -> None:
-    """Raise :class:`Declined` or :class:`NameUnusable` if this destination will not hold that name."""
-    shown = printable(name, 60)
-    if name.startswith(".") and not allow_hidden:
+def check_hidden(name: str) -> None:
+    """Raise :class:`Declined` for a name that is hidden. (``--into ~`` must not be a way into ``.ssh``.)"""
+    if name.startswith("."):
         raise Declined(
-            f"{shown!r} is a hidden file, and none are taken.",
+            f"{printable(name, 60)!r} is hidden, and nothing hidden is taken.",
             "Nothing was written.",
-            "--allow-hidden takes them.",
-            for_peer="it is a hidden file, and they take none.",
+            "--allow-hidden takes it.",
+            for_peer="it is hidden (its name begins with a dot), and they take nothing hidden.",
         )
+
+
+def check_usable(name: str, *, platform: str = sys.platform) -> None:
+    """Raise :class:`NameUnusable` if this destination cannot hold that name."""
+    if platform != "win32" and len(name) <= LONGEST_NAME and name.isascii():
+        return  # nearly all of them, and there may be a million
+    shown = printable(name, 60)
     problem = None
     if not _encodable(name):
         problem = "not one that this system's encoding has"

@@ -2,43 +2,70 @@
 
 The rules, in the order in which they apply:
 
-1. A name is one component: not empty, not ``.`` or ``..``, no separator, NUL or control character. An offer
-   that breaks this is refused whole, before anybody is asked and before any write; see ``filenames``.
-2. A name that begins with a dot needs ``--allow-hidden``. ``--into /`` is refused.
-3. Everything happens relative to the open destination folder; no name is ever resolved again, so that swapping
-   a parent for a symlink changes nothing.
-4. Bytes go to a new file of an unpredictable name, mode 0600, in the destination itself.
-5. The final name appears by one link or rename that cannot replace anything, once the content is whole and
-   synced. If the name is taken, ``name (1).ext`` is tried, and so on.
-6. Whatever was not landed is removed again, and nothing else is.
+1. A name is one component: not empty, not ``.`` or ``..``, no separator, NUL or control character; no two items share
+   a path, and none lies in what is no folder. An offer that breaks this is refused whole, before anybody is asked and
+   before any write; see ``filenames`` and ``manifest.Checker``.
+2. A top-level name that begins with a dot needs ``--allow-hidden``. ``--into /`` is refused.
+3. Everything happens relative to the open destination folder, and no component is followed through a symlink; see
+   ``folders``. Swapping a parent for a symlink changes nothing.
+4. All of a transfer is gathered in one folder of an unpredictable name, mode 0700, in the destination itself: its
+   *stage*. Each file in it is created exclusively, mode 0600, so that two names that are one on this disk are found.
+5. Final names appear once the whole transfer is there, checked and synced: each top-level item by one link or rename
+   that cannot replace anything. If the name is taken, the person's choice applies (:class:`Conflict`).
+6. Permissions are those of any new file here, with the executable bit as the sender had it: nothing else of a mode
+   is ever applied.
+7. What is removed is the stage, and what is in it; nothing else ever is.
 
 Nothing here is asynchronous: what writes or syncs is called in a thread.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
+import re
 import secrets
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from glide.errors import FileError
+from glide.protocol.endtoend import Item, ItemKind
 from glide.text import printable, size
 from glide.transfer.filenames import candidates
+from glide.transfer.folders import Folder
+from glide.transfer.manifest import Manifest
+from glide.transfer.staging import Stage
 
-# What one writev takes: IOV_MAX of Linux and macOS; POSIX promises 16.
-_MOST_PIECES = 1024
+# Names that are chosen, and written down, before any of them is given.
+_NAMES_AT_ONCE = 1000
 
-_RENAME_NOREPLACE = 1  # linux/fs.h
+_STAGE = ".glide-", ".part"
+_IS_STAGE = re.compile(r"\.glide-[0-9a-f]{24}\.part")
+
+
+class Conflict(StrEnum):
+    """``--conflict``: what becomes of an item whose name is taken."""
+
+    RENAME = "rename"  # it becomes `name (1).ext`
+    SKIP = "skip"  # the same content: nothing; a folder is filled up; else as RENAME
+    OVERWRITE = "overwrite"  # it replaces the file, at once and whole; a folder is filled up
+    REFUSE = "refuse"  # the offer is declined
+
+    @property
+    def merges(self) -> bool:
+        return self in (Conflict.SKIP, Conflict.OVERWRITE)
 
 
 class Destination:
     """An open folder that files land in. A context manager."""
 
-    def __init__(self, path: Path, descriptor: int | None) -> None:
-        self.path = path
-        self.descriptor = descriptor
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.path = folder.path
 
     @classmethod
     def open(cls, into: Path) -> Destination:
@@ -52,7 +79,10 @@ class Destination:
                     "Nothing was written.",
                     "Choose a folder with --into.",
                 )
-            descriptor = _open_folder(path)
+            folder = Folder.open(path)
+            if not _writable(folder):
+                folder.close()
+                raise PermissionError(errno.EACCES, "no permission to write there")
         except OSError as error:
             raise FileError(
                 f"Files cannot be received into {shown}: {error.strerror}.",
@@ -60,11 +90,11 @@ class Destination:
                 "Choose another folder with --into.",
                 for_peer="their folder cannot be written to.",
             ) from None
-        return cls(path, descriptor)
+        return cls(folder)
 
     def check_room(self, wanted: int) -> None:
         """Raise :class:`FileError` if the disk is known to have less than ``wanted`` bytes free."""
-        free = _free(self.descriptor if self.descriptor is not None else self.path)
+        free = _free(self.folder)
         if free is not None and free < wanted:
             raise FileError(
                 f"The disk is too full for {size(wanted)}: {size(free)} are free in {printable(str(self.path))}.",
@@ -73,57 +103,40 @@ class Destination:
                 for_peer=f"their disk is too full for {size(wanted)}.",
             )
 
-    def create(self) -> Partial:
-        """A new file for an item's bytes (rule 4). Raises :class:`FileError`."""
-        name = f".glide-{secrets.token_hex(12)}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    def look(self, path: str) -> os.stat_result | None:
+        """What stands under an item's path, no symlink followed; None if nothing does, or it cannot be reached."""
+        *parents, name = path.split("/")
         try:
-            return Partial(self, name, os.open(self._at(name), flags, 0o600, dir_fd=self.descriptor))
+            with self.folder.below(parents) as parent:
+                return parent.look(name)
+        except OSError:
+            return None
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name, made if it is not there. Raises :class:`FileError`."""
+        try:
+            if self.folder.look(name) is None:
+                self.folder.make(name, 0o700)
+            return Stage(self.folder.child(name))
         except OSError as error:
             raise disk_error(error) from None
 
-    def sync(self, name: str) -> None:
-        """Make a new ``name`` in the folder durable. Windows and some network file systems cannot; they need not."""
-        if self.descriptor is not None:
-            try:
-                os.fsync(self.descriptor)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                    raise FileError(
-                        f"The disk did not confirm the name of {printable(name, 60)!r}: {error.strerror}.",
-                        "The file is whole and stands there, but a crash now might lose its name.",
-                        for_peer="their disk did not confirm the file's name; it may be there all the same.",
-                    ) from None
-
-    def _at(self, name: str) -> str:
-        # Without an open folder (Windows) the path has to do.
-        return name if self.descriptor is not None else str(self.path / name)
-
-    def link(self, temporary: str, final: str) -> bool:
-        """Give ``temporary`` its final name; False if that name is taken (rule 5)."""
-        fd = self.descriptor
+    def discard(self, name: str) -> None:
+        """Remove the stage of that name with all that is in it, if it is there (rule 7)."""
+        where = printable(str(self.path / name))
+        if not _IS_STAGE.fullmatch(name):
+            raise FileError(f"{where} is not called like what glide makes, and is not removed.")
         try:
-            if fd is None:
-                os.rename(self._at(temporary), self._at(final))  # Windows: fails if the name exists
-                return True
-            try:
-                os.link(temporary, final, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                    raise
-                _rename_noreplace(fd, temporary, final)  # a file system without hard links: FAT, some of FUSE
-            else:
-                os.unlink(temporary, dir_fd=fd)
-        except FileExistsError:
-            return False
-        return True
-
-    def unlink(self, name: str) -> None:
-        os.unlink(self._at(name), dir_fd=self.descriptor)
+            shutil.rmtree(self.folder.at(name), ignore_errors=False, dir_fd=self.folder.descriptor)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise FileError(
+                f"{where} cannot be removed: {error.strerror or error}.", next="Remove it by hand."
+            ) from None
 
     def close(self) -> None:
-        if self.descriptor is not None:
-            os.close(self.descriptor)
+        self.folder.close()
 
     def __enter__(self) -> Destination:
         return self
@@ -132,68 +145,158 @@ class Destination:
         self.close()
 
 
-class Partial:
-    """A file that is not whole yet. A context manager: what was not landed is gone when it ends."""
+def new_stage() -> str:
+    """A name for a stage: 96 random bits."""
+    return secrets.token_hex(12).join(_STAGE)
 
-    def __init__(self, destination: Destination, name: str, descriptor: int) -> None:
-        self.name = name
+
+@dataclass
+class Landed:
+    """What became of the items. What is in none of these stands under its own name."""
+
+    finals: dict[int, str] = field(default_factory=dict)  # top-level items that got another name
+    renamed: dict[int, str] = field(default_factory=dict)  # files in folders that did
+    failed: dict[int, str] = field(default_factory=dict)  # items, with what is in them, and why
+
+    def path(self, destination: Destination, top: int, number: int, item: Item) -> str:
+        """Where an item stands."""
+        first, slash, rest = item.path.partition("/")
+        if number in self.renamed:
+            above, inner, _ = rest.rpartition("/")
+            rest = above + inner + self.renamed[number]
+        return f"{destination.path}{os.sep}{self.finals.get(top, first)}{slash}{rest}"
+
+
+class Landing:
+    """Gives the items of a stage their final names (rule 5). Called again after a crash, it goes on where it was.
+
+    ``intend`` is told names before they are given, so that a crash in between can tell whose a name is; ``intended`` is
+    what it was told before a crash.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        stage: Stage,
+        manifest: Manifest,
+        conflict: Conflict,
+        intend: Callable[[Mapping[int, str]], None],
+        intended: Mapping[int, str],
+        *,
+        sync: bool,
+    ) -> None:
         self._destination = destination
-        self._descriptor = descriptor
-        self._landed = False
+        self._folder = destination.folder
+        self._stage = stage.folder
+        self._manifest = manifest
+        self._conflict = conflict
+        self._intend = intend
+        self._intended = intended
+        self._sync = sync
+        self.landed = Landed()
 
-    def write(self, pieces: list[memoryview]) -> None:
-        """Append ``pieces``. Raises :class:`FileError` when the disk does not take them."""
-        try:
-            while pieces:
-                if hasattr(os, "writev"):
-                    count = os.writev(self._descriptor, pieces[:_MOST_PIECES])
+    def run(self) -> Landed:
+        """Land everything that is in the stage. Raises OSError, and :class:`FileError`."""
+        waiting: dict[int, str] = {}
+        self._intend({})
+        for top, item in self._manifest.tops():
+            if self._stage.look(str(top)) is None:
+                # Landed before a crash, or nothing of it was needed.
+                self._note(top, item.path, self._intended.get(top, item.path))
+            elif self._conflict.merges and self._folder.look(item.path) is not None:
+                self._into_existing(top, item)
+            else:
+                waiting[top] = item.path
+                if len(waiting) == _NAMES_AT_ONCE:
+                    self._give_names(waiting)
+        self._give_names(waiting)
+        if self._sync:
+            self._folder.sync()
+        return self.landed
+
+    def _note(self, top: int, name: str, final: str) -> None:
+        if final != name:
+            self.landed.finals[top] = final
+
+    def _give_names(self, waiting: dict[int, str]) -> None:
+        """Move these to names that are free; somebody else may be faster, then to others. Empties ``waiting``."""
+        while waiting:
+            chosen = {top: self._free(name) for top, name in waiting.items()}
+            self._intend(chosen)
+            for top, final in chosen.items():
+                try:
+                    self._stage.move_new(str(top), self._folder, final)
+                except FileExistsError:
+                    if self._conflict is not Conflict.REFUSE:
+                        continue
+                    (number, _), *_ = self._manifest.inside(top)
+                    self.landed.failed[number] = "something of that name has appeared"
                 else:
-                    count = os.write(self._descriptor, pieces[0])
-                while pieces and count >= len(pieces[0]):
-                    count -= len(pieces.pop(0))
-                if count:
-                    pieces[0] = pieces[0][count:]
-        except OSError as error:
-            raise disk_error(error) from None
+                    self._note(top, waiting[top], final)
+                del waiting[top]
 
-    def sync(self) -> None:
-        """Make what was written durable. Raises :class:`FileError`."""
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise disk_error(error) from None
+    def _free(self, name: str) -> str:
+        if self._conflict is Conflict.REFUSE:
+            return name
+        for final in candidates(name):
+            if self._folder.look(final) is None:
+                return final
+        raise FileError(f"No free name like {printable(name, 60)!r} was found.", "What arrived is kept.")
 
-    def land(self, name: str, *, sync: bool) -> Path:
-        """Give the file its final name, or ``name (1)`` and so on; where it stands. Raises :class:`FileError`."""
-        try:
-            if hasattr(os, "fchmod"):
-                os.fchmod(self._descriptor, 0o666 & ~UMASK)
-            if sync:
-                self.sync()
-            if self._destination.descriptor is None:  # pragma: no cover - Windows cannot rename an open file
-                os.close(self._descriptor)
-                self._descriptor = -1
-            for final in candidates(name):
-                if self._destination.link(self.name, final):
-                    self._landed = True
-                    if sync:
-                        self._destination.sync(final)
-                    return self._destination.path / final
-        except OSError as error:
-            raise disk_error(error) from None
-        raise FileError(f"No free name like {printable(name, 60)!r} was found.", "Nothing was kept.")
-
-    def __enter__(self) -> Partial:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        if not self._landed:
+    def _into_existing(self, top: int, item: Item) -> None:
+        """Something stands under a top-level item's name: put what was sent into it, or beside it, or in its place."""
+        done = ""  # what is in this folder is settled
+        for number, each in self._manifest.inside(top):
+            if done and each.path.startswith(done):
+                continue
+            above, _, name = each.path.rpartition("/")
+            source, there = [str(top), *above.split("/")[1:]] if above else [], above.split("/") if above else []
             try:
-                self._destination.unlink(self.name)
-            except OSError:
-                pass  # somebody else removed it, or the disk is gone: there is nothing left to undo
+                with self._stage.below(source) as staged, self._folder.below(there) as folder:
+                    settled = self._put(staged, name if above else str(top), folder, name, number, each)
+            except FileNotFoundError:
+                continue  # landed before a crash, with the folder that it is in
+            except OSError as error:
+                self.landed.failed[number] = error.strerror or "it cannot be put there"
+                settled = True
+            done = f"{each.path}/" if settled else done
+
+    def _put(self, staged: Folder, entry: str, folder: Folder, name: str, number: int, item: Item) -> bool:
+        """One item of a merge; False if what is in it is still to be put."""
+        here, there = staged.look(entry), folder.look(name)
+        if here is None:
+            return False
+        is_folder = item.kind is ItemKind.FOLDER
+        if there is None:
+            staged.move_new(entry, folder, name)
+        elif is_folder and stat.S_ISDIR(there.st_mode):
+            return False
+        elif self._conflict is Conflict.SKIP and (not is_folder or "/" not in item.path):
+            self._beside(staged, entry, folder, name, number, item)
+        elif is_folder or stat.S_ISDIR(there.st_mode):
+            self.landed.failed[number] = "a file and a folder of that name are in each other's way"
+        else:
+            staged.replace(entry, folder, name)
+        if self._sync:
+            folder.sync()
+        return True
+
+    def _beside(self, staged: Folder, entry: str, folder: Folder, name: str, number: int, item: Item) -> None:
+        inside = "/" in item.path
+        for final in candidates(name):
+            if folder.look(final) is not None:
+                continue
+            if not inside:
+                self._intend({self._manifest.top_of(number): final})
+            try:
+                staged.move_new(entry, folder, final)
+            except FileExistsError:
+                continue
+            if inside:
+                self.landed.renamed[number] = final
+            else:
+                self.landed.finals[self._manifest.top_of(number)] = final
+            return
 
 
 def disk_error(error: OSError) -> FileError:
@@ -202,59 +305,36 @@ def disk_error(error: OSError) -> FileError:
         reason = {errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file is larger than allowed there"}
         return FileError(
             f"The disk is full ({reason.get(error.errno, 'no space left')}).",
-            "Nothing was kept.",
-            "Make room, or choose another folder with --into.",
+            KEPT,
+            "Make room, and it goes on where it was when it is sent again.",
             for_peer="their disk is full.",
         )
     return FileError(
         f"The folder cannot be written to: {error.strerror}.",
-        "Nothing was kept.",
+        KEPT,
         "Check its permissions, or choose another folder with --into.",
         for_peer=f"their folder cannot be written to ({error.strerror}).",
     )
 
 
-def _open_folder(path: Path) -> int | None:
-    """A descriptor of a folder in which a file can be created; None where folders cannot be opened."""
-    if not hasattr(os, "O_DIRECTORY") or os.open not in os.supports_dir_fd:
-        if not path.is_dir():  # pragma: no cover - only Windows comes here
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        return None  # pragma: no cover - only Windows comes here
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=os.access in os.supports_effective_ids):
-        os.close(descriptor)
-        raise PermissionError(errno.EACCES, "no permission to write there")
-    return descriptor
+KEPT = "What arrived is kept, under no final name; see `glide partials`."
 
 
-def _free(where: int | Path) -> int | None:
+def _writable(folder: Folder) -> bool:
+    """True if a file can be created in it, as far as the system says beforehand."""
+    if folder.descriptor is None:
+        return os.access(folder.path, os.W_OK)  # pragma: no cover - only Windows comes here
+    effective = os.access in os.supports_effective_ids
+    return os.access(".", os.W_OK | os.X_OK, dir_fd=folder.descriptor, effective_ids=effective)
+
+
+def _free(folder: Folder) -> int | None:
     """Bytes that an ordinary user may still write; None where the system does not say."""
     if not hasattr(os, "statvfs"):
         return None  # pragma: no cover - only Windows comes here
     try:
-        found = os.statvfs(where)
+        found = os.statvfs(folder.descriptor if folder.descriptor is not None else folder.path)
     except OSError:
         return None
     # File systems without blocks of their own (some of FUSE) report zero for everything.
     return found.f_bavail * found.f_frsize if found.f_blocks else None
-
-
-def _rename_noreplace(folder: int, temporary: str, final: str) -> None:
-    """Linux's renameat2 with RENAME_NOREPLACE, which the standard library does not have."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        raise OSError(errno.ENOTSUP, "this file system has no hard links")
-    result = libc.renameat2(folder, os.fsencode(temporary), folder, os.fsencode(final), _RENAME_NOREPLACE)
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-# Read once, at import, before any other thread runs: there is no way to ask without setting it.
-UMASK = _umask()

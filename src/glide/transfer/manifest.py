@@ -1,157 +1,221 @@
-"""What is being sent: the source file at the sender, and the digest over a whole transfer."""
+"""What is being sent, as both ends know it: the items in their order, and where each lies in the stream of bytes.
+
+A transfer may have a million items. They are kept as the encoded pages that travel, about 70 bytes an item, and decoded
+a page at a time; a position in the stream is found by the page that it lies in.
+"""
 
 from __future__ import annotations
 
-import io
-import os
-import stat
-from collections.abc import Sequence
-from pathlib import Path
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import blake3
+import msgspec
 
-from glide.errors import FileError
-from glide.protocol.messages import Item
-from glide.text import printable
-from glide.transfer import filenames
+from glide.protocol.endtoend import LONGEST_PATH, PAGE, PAGE_ITEMS, Item, ItemKind
+from glide.transfer.filenames import BadName, check_name
+
+# What surrounds the items in a page: the length before the map, the map, its one key, the array.
+_AROUND = 4 + 1 + 6 + 3
+
+# Until it ends, a stream is taken to be as long as anything can be.
+ENDLESS = 2**62
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[Item, ...])
 
 
-def whole(digests: Sequence[bytes]) -> bytes:
-    """The digest over a whole transfer: of one item its own; of several the BLAKE3 of theirs, in manifest order."""
-    return digests[0] if len(digests) == 1 else blake3.blake3(b"".join(digests)).digest()
+class Piece(NamedTuple):
+    """A part of one file: ``length`` bytes from ``offset`` on."""
+
+    number: int
+    item: Item
+    offset: int
+    length: int
+
+    @property
+    def to_the_end(self) -> bool:
+        return self.offset + self.length == self.item.size
 
 
-class Source:
-    """A file that is being sent, open from the moment that it was checked. A context manager.
+class Manifest:
+    """Items in strictly rising order of their paths, component by component, each folder before what is in it."""
 
-    What is sent is what was there then: a file that grows, shrinks, changes or vanishes meanwhile is an error.
-    """
+    def __init__(self) -> None:
+        self.items = 0  # files and folders
+        self.files = 0
+        self.bytes = 0
+        self.streams = False  # one item, whose size shows when it ends
+        self._tops = array("Q")  # numbers of the items that are in no folder
+        self._pages: list[bytes] = []
+        self._firsts = array("Q")  # of each page the number of its first item,
+        self._starts = array("Q")  # and the position of its first byte
+        self._held: tuple[int, tuple[Item, ...]] = (-1, ())
+        self._next: list[Item] = []  # items that do not fill a page yet
+        self._next_size = _AROUND
 
-    def __init__(self, path: Path, name: str, file: io.FileIO) -> None:
-        self.path = path
-        self._file = file
-        self._before = os.fstat(file.fileno())
-        self.item = Item(name=name, size=self._before.st_size)
+    def __repr__(self) -> str:
+        return f"<Manifest of {self.items} items, {self.bytes} bytes>"
 
-    @classmethod
-    def open(cls, path: Path, name: str | None = None) -> Source:
-        """Open ``path``, to be offered under ``name`` (default: its own).
+    # --- making one ---
 
-        Raises :class:`FileError` for what is missing, unreadable, no regular file, or has a name that no
-        receiver takes. Never waits for a device or a pipe.
-        """
-        shown = printable(str(path))
-        try:
-            # O_NONBLOCK: opening a named pipe would wait for its other end.
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            # The kinds that cannot be opened at all (a socket) are named below as well.
-            raise _unusable(shown, path, error) from None
-        except ValueError as error:
-            raise FileError(f"{shown} is no path: {error}.", "Nobody was disturbed.") from None
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise _not_a_file(shown, mode)
-            offered = name if name is not None else path.name or path.resolve().name
-            try:
-                filenames.check_name(offered)
-            except filenames.BadName as error:
-                raise FileError(
-                    f"{shown} cannot be offered as {printable(offered)!r}: {error}.",
-                    "Nobody was disturbed.",
-                    "Give it another name with --filename.",
-                ) from None
-            return cls(path, offered, io.FileIO(descriptor, "r"))
-        except BaseException:
-            os.close(descriptor)
-            raise
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill ``buffer`` with the file's bytes from ``offset`` on; how many there were. Blocks.
-
-        Fewer than asked for come only at the end of the file. Raises :class:`FileError` if the end comes
-        before the size that was offered, or the disk fails.
-        """
-        wanted = min(len(buffer), self.item.size - offset)
-        done = 0
-        try:
-            self._file.seek(offset)
-            while done < wanted:
-                count = self._file.readinto(buffer[done:wanted])
-                if not count:
-                    raise self._changed(f"it shrank from {self.item.size} bytes to {offset + done}")
-                done += count
-        except OSError as error:
-            raise self._unreadable(error) from None
-        return done
-
-    def check_unchanged(self) -> None:
-        """Raise :class:`FileError` if the file is not what it was when it was opened. Blocks."""
-        try:
-            now = os.stat(self.path)
-        except FileNotFoundError:
-            raise self._changed("it was removed") from None
-        except OSError as error:
-            raise self._changed(error.strerror or "it cannot be looked at any more") from None
-        before = self._before
-        if (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino):
-            raise self._changed("it was replaced by another file")
-        if now.st_size != before.st_size:
-            grew = "grew" if now.st_size > before.st_size else "shrank"
-            raise self._changed(f"it {grew} from {before.st_size} bytes to {now.st_size}")
-        if now.st_mtime_ns != before.st_mtime_ns:
-            raise self._changed("it was written to")
-
-        try:
-            self._file.seek(before.st_size)
-            more = self._file.read(1)
-        except OSError as error:
-            raise self._unreadable(error) from None
-        if more:  # /proc and its like: a size of 0, and yet there is something to read
-            raise self._changed("it holds more than its size says")
-
-    def _unreadable(self, error: OSError) -> FileError:
-        return FileError(
-            f"{printable(str(self.path))} cannot be read: {error.strerror}.",
-            NOT_THERE,
-            for_peer=f"the file cannot be read ({error.strerror}).",
-        )
-
-    def _changed(self, how: str) -> FileError:
-        return FileError(
-            f"{printable(str(self.path))} changed while it was being sent: {how}.",
-            NOT_THERE,
-            "Send it once nothing writes to it.",
-            for_peer=f"the file changed while it was being sent: {how}.",
-        )
+    def add(self, item: Item) -> None:
+        """Put one item behind the others; call :meth:`close` after the last."""
+        size = len(_encoder.encode(item))
+        if len(self._next) == PAGE_ITEMS or self._next_size + size > PAGE:
+            self.close()
+        self._next.append(item)
+        self._next_size += size
 
     def close(self) -> None:
-        self._file.close()
+        """Make a page of the items that wait for one."""
+        if self._next:
+            self.add_page(tuple(self._next))
+            self._next, self._next_size = [], _AROUND
 
-    def __enter__(self) -> Source:
-        return self
+    def add_page(self, items: tuple[Item, ...]) -> None:
+        """Put a whole page behind the others."""
+        self._firsts.append(self.items)
+        self._starts.append(self.bytes)
+        self._pages.append(_encoder.encode(items))
+        for item in items:
+            if "/" not in item.path:
+                self._tops.append(self.items)
+            self.items += 1
+            if item.kind is not ItemKind.FOLDER:
+                self.files += 1
+                self.bytes += item.size
+            self.streams = self.streams or item.kind is ItemKind.STREAM
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    # --- reading it ---
+
+    @property
+    def pages(self) -> int:
+        return len(self._pages)
+
+    def page(self, page: int) -> tuple[Item, ...]:
+        """The items of one page; that of the last call costs nothing."""
+        if self._held[0] != page:
+            self._held = (page, _decoder.decode(self._pages[page]))
+        return self._held[1]
+
+    def first(self, page: int) -> int:
+        """The number of the first item of a page."""
+        return self._firsts[page]
+
+    def page_of(self, number: int) -> int:
+        """The page that the item of that number is on."""
+        return bisect_right(self._firsts, number) - 1
+
+    def item(self, number: int) -> Item:
+        page = self.page_of(number)
+        return self.page(page)[number - self._firsts[page]]
+
+    def __iter__(self) -> Iterator[Item]:
+        for encoded in self._pages:
+            yield from _decoder.decode(encoded)
+
+    def numbered(self) -> Iterator[tuple[int, int, Item]]:
+        """Each item's number, the position where it begins, and the item."""
+        position = 0
+        for number, item in enumerate(self):
+            yield number, position, item
+            if item.kind is not ItemKind.FOLDER:
+                position += item.size
+
+    def tops(self) -> Iterator[tuple[int, Item]]:
+        """The items that are in no folder, counted by themselves."""
+        for top, number in enumerate(self._tops):
+            yield top, self.item(number)
+
+    def identity(self) -> bytes:
+        """What two offers of the same things have in common, whatever has changed in them: 16 bytes."""
+        tops = [(item.path, item.kind is ItemKind.FOLDER) for _, item in self.tops()]
+        return bytes(blake3.blake3(_encoder.encode(tops)).digest(length=16))
+
+    def top_of(self, number: int) -> int:
+        """Which of :meth:`tops` an item is, or lies in."""
+        return bisect_right(self._tops, number) - 1
+
+    def inside(self, top: int) -> Iterator[tuple[int, Item]]:
+        """The items of a top-level item, itself first, with their numbers."""
+        end = self._tops[top + 1] if top + 1 < len(self._tops) else self.items
+        for number in range(self._tops[top], end):
+            yield number, self.item(number)
+
+    def start(self, number: int) -> int:
+        """The position where the item of that number begins."""
+        page = self.page_of(number)
+        before = self.page(page)[: number - self._firsts[page]]
+        return self._starts[page] + sum(item.size for item in before if item.kind is not ItemKind.FOLDER)
+
+    def pieces(self, start: int, length: int) -> Iterator[Piece]:
+        """The parts of files that lie in a range of the stream. ValueError if it reaches beyond the end."""
+        if self.streams:
+            yield Piece(0, self.page(0)[0], start, length)
+            return
+        if start + length > self.bytes:
+            raise ValueError("a range beyond the end")
+        page = bisect_right(self._starts, start) - 1
+        # Pages of nothing but folders and empty files begin at the same position; the last of them has the byte.
+        while length:
+            position = self._starts[page]
+            for number, item in enumerate(self.page(page), self._firsts[page]):
+                if item.kind is ItemKind.FOLDER or position + item.size <= start:
+                    position += item.size if item.kind is not ItemKind.FOLDER else 0
+                    continue
+                offset = start - position
+                take = min(item.size - offset, length)
+                yield Piece(number, item, offset, take)
+                start, length, position = start + take, length - take, position + item.size
+                if not length:
+                    return
+            page += 1
 
 
-NOT_THERE = "Nothing of it appears under its name at the receiver."
+class Checker:
+    """Which items a manifest may hold (F1, F4): the rules that refuse an offer whole.
+
+    Since the order rises, two items of one path are neighbours, and whatever lies in a folder comes between that folder
+    and the next item outside it: what has to be remembered is one path and the folders around it.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[str, ...] = ()
+        self._folders: list[str] = []  # the folders that the last item is in, itself if it is one
+        self._alone = False
+        self._bytes = 0
+
+    def check(self, items: Iterable[Item]) -> None:
+        """Raise :class:`BadName` unless these items may follow those before."""
+        for item in items:
+            components = tuple(item.path.split("/"))
+            check_name(components[-1])  # those before it are folders', which have been checked
+            if len(item.path.encode()) > LONGEST_PATH:
+                raise BadName(f"a path is longer than {LONGEST_PATH} bytes")
+            if components == self._last:
+                raise BadName("two items have the same name")
+            if components < self._last:
+                raise BadName("the items are not in the order of their names")
+            if list(components[:-1]) != self._folders[: len(components) - 1]:
+                raise BadName("an item lies in what is no folder")
+            del self._folders[len(components) - 1 :]
+            if item.kind is ItemKind.FOLDER:
+                self._folders.append(components[-1])
+            if item.kind is ItemKind.FOLDER and item.size:
+                raise BadName("a folder has a size")
+            self._bytes += item.size
+            if self._bytes >= 2**63:
+                raise BadName("there are more bytes than there can be")
+            streams = item.kind is ItemKind.STREAM
+            if self._alone or (streams and (self._last or len(components) > 1 or item.size)):
+                raise BadName("a stream is not alone")
+            self._alone = streams
+            self._last = components
 
 
-def _unusable(shown: str, path: Path, error: OSError) -> FileError:
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        mode = stat.S_IFREG
-    if not stat.S_ISREG(mode):
-        return _not_a_file(shown, mode)
-    return FileError(f"{shown} cannot be read: {error.strerror}.", "Nobody was disturbed.", "Check the path.")
-
-
-def _not_a_file(shown: str, mode: int) -> FileError:
-    if stat.S_ISDIR(mode):
-        kind, hint = "a folder", "Pack it into one file first: tar -cf folder.tar folder"
-    else:
-        kind, hint = "a device, pipe or socket", "Copy what it holds into a file and send that."
-    return FileError(f"{shown} is {kind}; only regular files are sent.", "Nobody was disturbed.", hint)
+def whole(digests: bytes | bytearray) -> bytes:
+    """The digest over a whole transfer: of one item its own; of several the BLAKE3 of theirs, in manifest order."""
+    return bytes(digests) if len(digests) == 32 else blake3.blake3(digests).digest()

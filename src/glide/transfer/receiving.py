@@ -1,29 +1,43 @@
 """The receiver's half of a transfer; the sender's, and the order of messages, stand in ``sending``.
 
-Two tasks: one takes records from the network and opens them, one hashes and writes in a thread, and acknowledges.
-A channel of two batches lies between them: a disk that stops stops the network, and with it the sender.
+Three tasks: one takes records from the network and opens them; one hashes and writes in a thread, and acknowledges;
+one checks, meanwhile, what was here before (``checking``). A channel of two batches lies between the first two: a disk
+that stops stops the network, and with it the sender.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import blake3
 import trio
 
 from glide import events
-from glide.errors import Declined, GlideError, IntegrityError, ProtocolError, Stalled, one_error
+from glide.errors import GlideError, IntegrityError, ProtocolError, one_error
 from glide.net.connection import Connection, explained
-from glide.net.deadlines import IdleDeadline, idle_deadline
+from glide.protocol.endtoend import (
+    Abort,
+    Accept,
+    Ack,
+    Blocks,
+    Busy,
+    Digests,
+    Done,
+    End,
+    Range,
+    Receipt,
+    Want,
+)
+from glide.protocol.fields import Message
 from glide.protocol.frames import Data
-from glide.protocol.messages import Abort, Accept, Ack, Decline, Digests, End, Item, Offer, Receipt
-from glide.text import duration, printable
-from glide.transfer.filenames import BadName, check_name
-from glide.transfer.landing import Destination, Partial
-from glide.transfer.manifest import whole
-from glide.transfer.terms import Hint, Outcome, Terms, aborted
+from glide.transfer import taking
+from glide.transfer.checking import Checking
+from glide.transfer.journal import Confirmed
+from glide.transfer.manifest import Manifest
+from glide.transfer.storing import Arrival, Storage
+from glide.transfer.taking import NOTHING, Claim, Decide, Room
+from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
 
 # Bytes that go to the disk in one thread call; fewer where the network takes longer than this to bring them.
 BATCH = 1024 * 1024
@@ -37,24 +51,18 @@ SMALL_PIECE = 16 * 1024
 SYNC_BYTES = 32 * BATCH
 SYNC_SECONDS = 1.0
 
-# Says no by raising; may ask a person.
-Decide = Callable[[Offer], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """Who sends, under which transfer; where it goes, and whether it waits for the disk."""
-
-    transfer: bytes
-    sender: str
-    into: Path
-    sync: bool = True
+# Ranges of one WANT message.
+_RANGES = 1000
+# How often somebody who waits for us is told that we get on.
+_GETTING_ON = 1.0
 
 
 async def receive(
     connection: Connection,
     arrival: Arrival,
+    room: Room,
     decide: Decide,
+    claim: Claim,
     on_accept: Callable[[], None],
     *,
     terms: Terms,
@@ -63,80 +71,34 @@ async def receive(
 ) -> Outcome:
     """Take the offer, ask ``decide``, and receive what was accepted; returns once it stands under its name.
 
-    ``on_accept`` is called when the sender is told yes. Raises a :class:`GlideError`, after the sender was told why if
-    it could be; nothing is left under a final name or a temporary one. Cancelled, it does the same.
+    ``room`` is shared by all that is received at once; ``on_accept`` is called when the sender is told yes. Raises a
+    :class:`GlideError`, after the sender was told why if it could be; what arrived stays in its stage, to go on with
+    it later. Cancelled, it does the same.
     """
-    async with explained(connection, _NOTHING):
-        offer = await _offer(connection, arrival.sender)
-        await _decided(connection, arrival.sender, decide, offer)
-        # Only now: what room and which rights there are is nobody's business before a yes (C9).
-        with await _opened(connection, arrival.into, offer) as destination:
-            await connection.send(Accept())
-            on_accept()
-            connection.leave_to(terms.idle)
-            receiving = _Receiving(connection, arrival, offer.items[0], destination, terms, hint, report)
-            return await receiving.run()
+    means = NOTHING
+    async with explained(connection, lambda: means):
+        with room.place() as one_more:
+            manifest, offer = await taking.take(connection, arrival.sender, one_more)
+            async with claim(manifest):
+                storage = await taking.decided(connection, arrival, manifest, offer, decide)
+                means = storage.kept
+                try:
+                    await connection.send(Accept())
+                    on_accept()
+                    connection.leave_to(terms.idle)
+                    return await _Receiving(connection, arrival, manifest, storage, terms, hint, report).run()
+                finally:
+                    # Quick, and not to be put off: somebody may wait for the journal.
+                    storage.close()
     raise AssertionError("unreachable")  # pragma: no cover - the block returns or raises
 
 
-async def _offer(connection: Connection, sender: str) -> Offer:
-    """The sender's offer, its names checked (F1): a bad one is refused whole, before anybody is asked."""
-    with trio.move_on_after(connection.deadlines.handshake):
-        match await connection.receive():
-            case Offer() as offer:
-                try:
-                    for item in offer.items:
-                        check_name(item.name)
-                except BadName as error:
-                    refusal = Declined(
-                        f"{sender} offered a file whose name no honest sender offers: {error}.",
-                        _NOTHING,
-                        for_peer=f"the offer was refused whole: {error}.",
-                    )
-                    await _decline(connection, refusal)
-                    raise refusal from None
-                return offer
-            case Abort() as abort:
-                raise aborted(abort, sender, _NOTHING)
-    raise Stalled(f"{sender} made no offer within {connection.deadlines.handshake:.0f} s.", _NOTHING)
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Bytes as they came, and what came behind them: a message, or the end."""
 
-
-async def _decided(connection: Connection, sender: str, decide: Decide, offer: Offer) -> None:
-    """Return if ``decide`` says yes, unless the sender goes away meanwhile. A no is passed on."""
-    with one_error():
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                match await connection.receive():
-                    case Abort() as abort:
-                        raise aborted(abort, sender, _NOTHING)
-
-            nursery.start_soon(watch)
-            try:
-                await decide(offer)
-            except GlideError as error:
-                await _decline(connection, error)
-                raise
-            nursery.cancel_scope.cancel()
-
-
-async def _opened(connection: Connection, into: Path, offer: Offer) -> Destination:
-    """The destination, with room for the offer as far as that can be known; if not, the sender is told (F11)."""
-    try:
-        destination = Destination.open(into)
-        try:
-            destination.check_room(sum(item.size for item in offer.items))
-        except BaseException:
-            destination.close()
-            raise
-    except GlideError as error:
-        await _decline(connection, error)
-        raise
-    return destination
-
-
-async def _decline(connection: Connection, error: GlideError) -> None:
-    await connection.send(Decline(code=error.code, message=error.for_peer[:400]))
+    views: list[memoryview]
+    said: Message | GlideError | None
 
 
 class _Receiving:
@@ -146,164 +108,267 @@ class _Receiving:
         self,
         connection: Connection,
         arrival: Arrival,
-        item: Item,
-        destination: Destination,
+        manifest: Manifest,
+        storage: Storage,
         terms: Terms,
         hint: Hint,
         report: events.Report,
     ) -> None:
         self._connection = connection
         self._arrival = arrival
-        self._item = item
-        self._destination = destination
-        self._sync = arrival.sync
-        self._terms = terms
-        self._hint = hint
+        self._manifest = manifest
+        self._storage = storage
+        self._stock = storage.stock
+        self._assembly = storage.assembly
         self._report = report
-        self._hasher = blake3.blake3()
-        self._written = 0
+        self._watch = Watch(
+            connection, arrival.transfer, "receiver", arrival.sender, terms, hint, report,
+            endless=manifest.streams or arrival.into is None,
+        )  # fmt: skip  # one thing
+        self._checking = Checking(manifest, storage, self._want, self._report_notice)
+        self._wanted = 0  # bytes, in all that was asked for
         self._acknowledged = 0
-        self._writing = False
+        self._end: End | None = None
 
     async def run(self) -> Outcome:
-        self._progress()
-        self._hint.counts = True
-        with (
-            idle_deadline(self._terms.idle, self._blame) as idle,
-            self._destination.create() as partial,
-            one_error(),
-        ):
-            full_in, full_out = trio.open_memory_channel[list[memoryview]](2)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, partial, full_out, idle)
-                digest = await self._take_in(full_in, idle)
-            return await self._finish(partial, digest)
+        full_in, full_out = trio.open_memory_channel[_Batch](2)
+        with self._watch.deadline(self._storage.kept), one_error():
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch.run)
+                    await self._first_wants()
+                    nursery.start_soon(self._take_in, full_in)
+                    nursery.start_soon(self._write, full_out)
+                    nursery.start_soon(self._checking.run, self._watch.moved, self._get_on)
+                    await self._checking.finished.wait()
+                    async with self._connection.silence():
+                        nursery.cancel_scope.cancel()
+            except BaseException:
+                await self._keep()
+                raise
+            return await self._finish()
 
-    async def _take_in(self, full: trio.MemorySendChannel[list[memoryview]], idle: IdleDeadline) -> bytes:
-        """Gather what arrives into batches until the digests come; the item's digest."""
+    # --- what is wanted ---
+
+    async def _first_wants(self) -> None:
+        wants = self._stock.wants() if self._storage.confirmed is None else []
+        await self._want(wants)
+        kept = self._manifest.bytes - self._wanted
+        if kept > 0:
+            self._report(events.Resumed(self._arrival.transfer, kept))
+        if self._stock.changed:
+            self._report_notice(f"{self._stock.changed} files have changed since, and are sent anew.")
+        self._progress()
+
+    async def _want(self, ranges: Sequence[Range]) -> None:
+        """Ask for these, behind what was asked for before."""
+        self._assembly.begin(ranges)
+        self._wanted += sum(length for _, length in ranges)
+        parts = [tuple(ranges[at : at + _RANGES]) for at in range(0, len(ranges), _RANGES)] or [()]
+        await self._connection.send(*(Want(ranges=part, more=part is not parts[-1]) for part in parts))
+
+    def _report_notice(self, text: str) -> None:
+        self._report(events.Notice(f"From {self._arrival.sender}: {text}"))
+
+    # --- the tasks ---
+
+    async def _take_in(self, full: trio.MemorySendChannel[_Batch]) -> None:
+        """Gather what arrives into batches, each with the message behind it."""
         batch: list[memoryview] = []
         gathered = total = 0
-        begun = trio.current_time()
-        async with full:
+        begun = 0.0
+        try:
             while True:
-                match await self._connection.receive():
+                said: Message | Data | None = None
+                with trio.CancelScope(deadline=begun + BATCH_SECONDS if batch else math.inf):
+                    said = await self._connection.receive()
+                full_enough = False
+                match said:
                     case Data(view=view):
                         if not view:
                             continue
-                        idle.touch()
+                        self._watch.moved()
+                        if not batch:
+                            begun = trio.current_time()
+                        total += len(view)
+                        if total > self._wanted:
+                            raise self._wrong("sent more than was asked for")
                         # A small piece is copied: the view would keep a whole record in memory.
                         batch.append(view if len(view) >= SMALL_PIECE else memoryview(bytes(view)))
                         gathered += len(view)
-                        total += len(view)
-                        if total > self._item.size:
-                            raise ProtocolError(f"{self._arrival.sender} sent more than the offer said.", _NOTHING)
-                        full_enough = gathered >= BATCH or len(batch) >= BATCH_PIECES
-                        if full_enough or trio.current_time() - begun >= BATCH_SECONDS:
-                            await full.send(batch)
-                            batch, gathered, begun = [], 0, trio.current_time()
-                    case Digests(digests=(digest,)) if total == self._item.size:
-                        self._hint.counts = False  # there is nothing more to wait for
-                        if batch:
-                            await full.send(batch)
-                        return digest
+                        full_enough = gathered >= BATCH or len(batch) >= BATCH_PIECES or total == self._wanted
+                    case Digests() if self._manifest.streams:
+                        full_enough, self._wanted = True, total  # now it is known
+                    case None | Digests() | Blocks() | End():
+                        full_enough = True
+                    case Busy(seconds=seconds):
+                        self._watch.peer_is_busy(seconds)
                     case Abort() as abort:
-                        raise aborted(abort, self._arrival.sender, _NOTHING)
+                        raise aborted(abort, self._arrival.sender, self._storage.kept)
                     case other:
-                        raise ProtocolError(
-                            f"{self._arrival.sender} said {type(other).__name__} after {total} of "
-                            f"{self._item.size} bytes.",
-                            _NOTHING,
-                        )
+                        raise self._wrong(f"said {type(other).__name__} in between")
+                if full_enough:
+                    await full.send(_Batch(batch, None if isinstance(said, Data) else said))
+                    batch, gathered = [], 0
+        except GlideError as error:
+            # What came before it is still stored.
+            await full.send(_Batch(batch, error))
 
-    async def _write(
-        self, partial: Partial, full: trio.MemoryReceiveChannel[list[memoryview]], idle: IdleDeadline
-    ) -> None:
-        """Hash, write and sync, each batch in one thread call; acknowledge what is durable."""
+    def _wrong(self, what: str) -> ProtocolError:
+        return ProtocolError(f"{self._arrival.sender} {what}.", self._storage.kept)
 
-        def store(batch: list[memoryview], sync: bool) -> None:
-            for piece in batch:
-                self._hasher.update(piece)
-            partial.write(batch)
-            if sync:
-                partial.sync()
-
+    async def _write(self, full: trio.MemoryReceiveChannel[_Batch]) -> None:
+        """Hash, write and sync, each batch in one thread call; acknowledge what is durable; take in what is said."""
         synced_at = trio.current_time()
         async for batch in full:
-            count = sum(map(len, batch))
-            waiting = self._written + count - self._acknowledged
-            due = waiting >= SYNC_BYTES or trio.current_time() - synced_at >= SYNC_SECONDS
-            self._writing = True
-            await trio.to_thread.run_sync(store, batch, due and self._sync)
-            # A deadline that passed while the disk was at it is the disk's: see _blame.
-            self._writing = idle.scope.cancel_called
-            self._written += count
-            idle.touch()
-            if due:
-                synced_at = trio.current_time()
-                await self._acknowledge()
+            if batch.views:
+                waiting = self._assembly.stored + sum(map(len, batch.views)) - self._acknowledged
+                due = (
+                    waiting >= SYNC_BYTES
+                    or trio.current_time() - synced_at >= SYNC_SECONDS
+                    or waiting + self._acknowledged == self._wanted
+                )
+                stored = await self._store(batch.views, sync=due)
+                await self._checking.stored(stored)
+                self._watch.moved()
+                if due:
+                    synced_at = trio.current_time()
+                    await self._acknowledge()
+            match batch.said:
+                case GlideError() as error:
+                    raise error
+                case Digests(page=page, digests=digests):
+                    if self._manifest.streams and not self._checking.told_any:
+                        self._assembly.end_of_stream()
+                    await self._checking.told(page, digests, self._arrival.sender)
+                case Blocks(number=number, first=first, digests=digests):
+                    self._checking.told_blocks(number, first, digests)
+                case End() as end:
+                    self._take_end(end)
 
-    async def _acknowledge(self) -> None:
-        self._acknowledged = self._written
-        self._progress()
-        await self._connection.send(Ack(bytes=self._written))
+    async def _store(self, views: list[memoryview], *, sync: bool) -> list[tuple[int, int]]:
+        def store() -> list[tuple[int, int]]:
+            stored = self._assembly.store(views)
+            if sync:
+                self._assembly.sync()
+            return stored
 
-    def _progress(self) -> None:
-        self._report(events.Progress(self._arrival.transfer, self._acknowledged, self._item.size))
+        self._watch.disk = self._what_takes_it()
+        stored = await trio.to_thread.run_sync(store)
+        self._watch.disk = ""
+        return stored
 
-    async def _finish(self, partial: Partial, announced: bytes) -> Outcome:
-        """Check the digests, give the file its name, confirm."""
-        digest = self._hasher.digest()
-        match await self._connection.receive():
-            case End() as end:
-                pass
-            case Abort() as abort:
-                raise aborted(abort, self._arrival.sender, _NOTHING)
-            case other:
-                raise ProtocolError(f"{self._arrival.sender} said {type(other).__name__} for End.", _NOTHING)
-        if announced != digest or (end.bytes, end.digest) != (self._written, whole([digest])):
-            raise IntegrityError(
-                f"What arrived from {self._arrival.sender} is not what was sent: the digests differ.",
-                _NOTHING,
-                "Ask for it again.",
-                for_peer="the digests differ: what arrived is not what was sent.",
-            )
-        # Not to be interrupted: once the name is there, the receipt says so. What waits in here has a deadline; a
-        # thread that syncs cannot be cancelled anyway.
-        with trio.CancelScope(shield=True):
-            path = await trio.to_thread.run_sync(lambda: partial.land(self._item.name, sync=self._sync))
-            transfer, size = self._arrival.transfer, self._item.size
-            try:
-                with trio.move_on_after(self._connection.deadlines.handshake):
-                    await self._connection.send(Receipt(items=1, bytes=size, digest=end.digest))
-                    await self._connection.receive()  # Done, or an Abort that crossed the receipt
-            except GlideError:
-                pass  # the file is here, whatever the sender knows of it
-        # After the receipt: whoever reads what we report must not come between the file and it.
-        self._acknowledged = self._written
-        self._progress()
-        self._report(events.Saved(transfer, str(path), size, digest))
-        self._report(events.Received(transfer, self._arrival.sender, 1, size))
-        return Outcome(1, size, end.digest)
+    def _what_takes_it(self) -> str:
+        if self._arrival.into is None:
+            return "whoever reads the output does not take it"
+        return f"the disk does not take what arrived (into {self._arrival.into})"
 
-    def _blame(self) -> Stalled:
-        sender, heard = self._arrival.sender, trio.current_time() - self._connection.last_heard
-        if self._writing:
-            why = f"your disk did not take what arrived (into {printable(str(self._destination.path))})"
-        elif self._hint.counts and self._hint.side == "receiver":
-            why = "the relay could not pass on what it has: the network between the relay and you is stuck"
-        elif self._hint.counts and self._hint.side == "sender":
-            why = f"nothing came from the sender ({sender}) to the relay"
-        elif heard < self._terms.idle:
-            why = f"the sender ({sender}) is there but sends nothing"
-        else:
-            why = f"nothing came from the sender ({sender}), and the relay did not say why"
-        seconds = duration(self._terms.idle)
-        return Stalled(
-            f"The transfer from {sender} stalled for {seconds}: {why}.",
-            _NOTHING,
-            "It can be sent again; allow longer pauses with --idle.",
-            for_peer=f"nothing had moved for {seconds}.",
+    def _take_end(self, end: End) -> None:
+        self._checking.ended()
+        expected = self._assembly.stored if self._manifest.streams else self._manifest.bytes
+        if end.bytes != expected or end.digest != self._checking.whole():
+            raise self._different()
+        if self._storage.confirmed is not None and self._storage.confirmed.digest != end.digest:
+            self._storage.known()  # so that the next try begins anew
+            raise self._different()
+        self._end = end
+        self._watch.sent_all = True
+
+    def _different(self) -> IntegrityError:
+        return IntegrityError(
+            f"What arrived from {self._arrival.sender} is not what was sent: the digests differ.",
+            "Nothing of it appears under its name.",
+            "Ask for it again.",
+            for_peer="the digests differ: what arrived is not what was sent.",
         )
 
+    async def _acknowledge(self) -> None:
+        self._acknowledged = self._assembly.stored
+        self._progress()
+        await self._connection.send(Ack(bytes=self._acknowledged))
 
-_NOTHING = "Nothing was kept."
+    def _progress(self) -> None:
+        total = None if self._manifest.streams else self._manifest.bytes
+        there = self._acknowledged if total is None else max(total - (self._wanted - self._acknowledged), 0)
+        self._report(events.Progress(self._arrival.transfer, there, total))
+
+    def _get_on(self) -> None:
+        """Tell the sender, who hears nothing else meanwhile, that we get on."""
+        self._connection.mention(Busy(seconds=0))
+
+    # --- the end ---
+
+    async def _keep(self) -> None:
+        """Before it is left for now: make durable what has arrived. Shielded; the disk decides how long it takes."""
+        with trio.CancelScope(shield=True):
+            try:
+                await trio.to_thread.run_sync(self._assembly.sync)
+            except GlideError:
+                pass  # the disk is full, or gone: what it had confirmed before stands in the journal
+
+    async def _finish(self) -> Outcome:
+        """All is there and checked: give the final names, confirm."""
+        assert self._end is not None, "checked"
+        # Not to be interrupted: once the names are there, the receipt says so. What waits in here has a deadline; a
+        # thread that syncs cannot be cancelled anyway.
+        with trio.CancelScope(shield=True):
+            confirmed = self._storage.confirmed or await self._land(self._end)
+            digest = confirmed.digest
+            try:
+                with trio.move_on_after(self._connection.deadlines.handshake):
+                    await self._connection.send(Receipt(items=confirmed.items, bytes=confirmed.bytes, digest=digest))
+                    while isinstance(said := await self._connection.receive(), Busy):
+                        pass
+                    if isinstance(said, Done):
+                        self._storage.known()
+            except GlideError:
+                pass  # the files are here, whatever the sender knows of it
+        # After the receipt: whoever reads what we report must not come between the files and it.
+        return await self._told(confirmed)
+
+    async def _land(self, end: End) -> Confirmed:
+        """Land in a thread, telling the sender meanwhile that we get on, as long as we do."""
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+
+        async def tell() -> None:
+            told = -1
+            while True:
+                await trio.sleep(_GETTING_ON)
+                if steps != told:
+                    told = steps
+                    self._get_on()
+
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tell)
+                confirmed = await trio.to_thread.run_sync(self._storage.finish, end.digest, step)
+                nursery.cancel_scope.cancel()
+        return confirmed
+
+    async def _told(self, confirmed: Confirmed) -> Outcome:
+        transfer, sender = self._arrival.transfer, self._arrival.sender
+        self._acknowledged = self._wanted
+        self._progress()
+        for count, saved in enumerate(self._storage.saved()):
+            if count % _BREATH == 0:
+                await trio.lowlevel.checkpoint()
+            if saved.bytes is None:
+                self._report(events.SavedFolder(transfer, saved.path))
+            else:
+                self._report(events.Saved(transfer, saved.path, saved.bytes, saved.digest, saved.inside))
+        self._report(events.Received(transfer, sender, confirmed.items, confirmed.bytes))
+        problems = tuple(
+            f"{self._manifest.item(number).path}: {problem}"
+            for number, problem in list(self._stock.problems.items())[:_MOST_PROBLEMS]
+        )
+        missing = self._manifest.files - confirmed.items
+        return Outcome(confirmed.items, confirmed.bytes, confirmed.digest, missing, problems)
+
+
+_MOST_PROBLEMS = 20
+# So many files are reported without letting others run.
+_BREATH = 64

@@ -1,52 +1,74 @@
 """The sender's half of a transfer, over a connection that has been set up end to end.
 
     sender                             receiver
-    Offer (manifest)          ->
-                              <-       Accept | Decline
-    DATA DATA DATA ...        ->
-                              <-       Ack (bytes durable there)
-    Digests, End              ->
-                              <-       Receipt
-    Done                      ->
+    pages of the manifest, Offer  ->
+                                  <-   Accept | Decline
+                                  <-   Want (ranges of the stream)
+    DATA DATA DATA ...            ->
+    Digests of each page          ->
+    Blocks, of what was kept      ->
+                                  <-   Ack (bytes durable there)
+    End                           ->
+                                  <-   Want, if something kept did not match; DATA again
+                                  <-   Receipt
+    Done                          ->
 
-Three tasks: one reads and hashes the file in a thread, one sends, one listens. A channel of one block lies between
-the disk and the network, so that both work at once and neither runs ahead of the other.
+Four tasks: one reads and hashes what is wanted in a thread, one sends it, one hashes in a thread what the receiver has
+already, one listens. A channel of one block lies between the disk and the network, so that both work at once and
+neither runs ahead of the other.
 """
 
 from __future__ import annotations
 
-import blake3
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
 import trio
 
 from glide import events
 from glide.crypto.records import FULL
 from glide.errors import (
     ConnectionLost,
-    Declined,
-    FileError,
     GlideError,
-    NameUnusable,
     ProtocolError,
-    Stalled,
-    from_code,
     one_error,
 )
 from glide.net.connection import Connection, explained
-from glide.net.deadlines import IdleDeadline, idle_deadline
+from glide.protocol.endtoend import (
+    Abort,
+    Ack,
+    Blocks,
+    Busy,
+    Digests,
+    Done,
+    End,
+    Item,
+    Range,
+    Receipt,
+    Want,
+)
+from glide.protocol.fields import Message
 from glide.protocol.frames import HEADER
-from glide.protocol.messages import Abort, Accept, Ack, Decline, Digests, Done, End, Offer, Receipt
-from glide.text import duration, printable
-from glide.transfer.manifest import NOT_THERE, Source, whole
-from glide.transfer.terms import Hint, Outcome, Terms, aborted
+from glide.transfer import offering, ranges, reading
+from glide.transfer.digests import BlockDigest, Digest, DigestTable
+from glide.transfer.gathering import Gathered
+from glide.transfer.manifest import whole
+from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
 
 # A block and its header fill sixteen records exactly: about 1 MiB, where a thread call costs nothing to speak of.
 BLOCK = 16 * FULL - HEADER.size
 _BUFFERS = 3  # one being read, one waiting, one being sent
 
+# Ranges that a receiver may ask for at once: two for each item, and some more.
+_SPARE_RANGES = 1000
+
 
 async def send(
     connection: Connection,
-    source: Source,
+    gathered: Gathered,
     *,
     transfer: bytes,
     to: str,
@@ -54,40 +76,32 @@ async def send(
     terms: Terms,
     hint: Hint,
     report: events.Report,
+    again: bool = False,
 ) -> Outcome:
-    """Offer ``source`` and, if it is accepted, send it; returns once the receiver has confirmed all of it.
+    """Offer what was gathered and, if it is accepted, send it; returns once the receiver has confirmed it.
 
-    Raises a :class:`GlideError`, after the receiver was told why if it could be. Cancelled, it tells the
-    receiver within the connection's ``farewell`` and leaves the connection unusable.
+    ``again`` says that it was begun on an earlier connection. Raises a :class:`GlideError`, after the receiver was
+    told why if it could be. Cancelled, it tells the receiver within the connection's ``farewell`` and leaves the
+    connection unusable.
     """
-    async with explained(connection, NOT_THERE):
-        await _offer(connection, Offer(items=(source.item,), message=message), to, terms)
+    async with explained(connection, lambda: _means(gathered)):
+        await trio.to_thread.run_sync(reading.check_empty, gathered)
+        await offering.make(connection, gathered, message, to, terms)
         report(events.Accepted(transfer, to))
         connection.leave_to(terms.idle)
-        return await _Sending(connection, source, transfer, to, terms, hint, report).run()
+        return await _Sending(connection, gathered, transfer, to, terms, hint, report).run(again=again)
     raise AssertionError("unreachable")  # pragma: no cover - the block returns or raises
 
 
-async def _offer(connection: Connection, offer: Offer, to: str, terms: Terms) -> None:
-    """Make the offer and wait for a yes. Raises :class:`Declined` or what the receiver said instead."""
-    await connection.send(offer)
-    with trio.move_on_after(terms.ask_timeout or float("inf")) as waiting:
-        answer = await connection.receive()
-    if waiting.cancelled_caught:
-        raise Declined(
-            f"{to} did not answer within {duration(terms.ask_timeout)}.",
-            "Nothing was sent.",
-            "Try again when they are there, or give them longer with --ask-timeout.",
-            for_peer=f"nobody answered within {duration(terms.ask_timeout)}.",
-        )
-    match answer:
-        case Accept():
-            return
-        case Decline(code=code, message=said):
-            detail = f": {printable(said, 400)}" if said else "."
-            raise from_code(code, Declined, FileError, NameUnusable)(f"{to} declined{detail}", "Nothing was sent.")
-        case Abort() as abort:
-            raise aborted(abort, to, "Nothing was sent.")
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What goes out together: bytes in a buffer that comes back, and digests that were found with them."""
+
+    buffer: bytearray
+    count: int = 0
+    found: Sequence[Digest | BlockDigest] = ()
+    last: bool = False  # of what was wanted up to now
+    flush: bool = False
 
 
 class _Sending:
@@ -96,7 +110,7 @@ class _Sending:
     def __init__(
         self,
         connection: Connection,
-        source: Source,
+        gathered: Gathered,
         transfer: bytes,
         to: str,
         terms: Terms,
@@ -104,35 +118,38 @@ class _Sending:
         report: events.Report,
     ) -> None:
         self._connection = connection
-        self._source = source
+        self._gathered = gathered
+        self._manifest = gathered.manifest
+        self._means = _means(gathered)
         self._transfer = transfer
         self._to = to
-        self._terms = terms
-        self._hint = hint
         self._report = report
-        self._size = source.item.size
-        self._reading = False
-        self._acknowledged = 0
+        self._watch = Watch(connection, transfer, "sender", to, terms, hint, report, endless=self._manifest.streams)
+        self._table = DigestTable(self._manifest)
+        self._wanted = 0  # bytes, in all that the receiver asked for
         self._sent = 0
+        self._acknowledged = 0
+        self._first_sent = False  # all that was wanted at first
         self._ended: End | None = None
         # The sending task is shielded, so that a record is not cut in two when the peer could still be told why;
-        # _listen, which is not, sets its deadline.
+        # run, which is not, sets its deadline.
         self._pumping = trio.CancelScope(shield=True)
         self._stop = False
 
-    async def run(self) -> Outcome:
-        filled_in, filled_out = trio.open_memory_channel[tuple[bytearray, int] | GlideError](1)
-        empty_in, empty_out = trio.open_memory_channel[bytearray](_BUFFERS)
-        for _ in range(_BUFFERS if self._size > BLOCK else 1):
-            empty_in.send_nowait(bytearray(min(BLOCK, self._size)))
-        self._report(events.Progress(self._transfer, 0, self._size))
-        self._hint.counts = True
-        with idle_deadline(self._terms.idle, self._blame) as idle, one_error():
+    async def run(self, *, again: bool) -> Outcome:
+        filled_in, filled_out = trio.open_memory_channel[_Block | GlideError](1)
+        wanted_in, wanted_out = trio.open_memory_channel[list[Range]](math.inf)
+        with self._watch.deadline(self._means), one_error():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, empty_out, filled_in)
-                nursery.start_soon(self._pump, filled_out, empty_in)
+                nursery.start_soon(self._watch.run)
+                wanted = await self._wants(await self._connection.receive())
+                self._begin(again=again)
+                wanted_in.send_nowait(wanted)
+                nursery.start_soon(self._read_pipe if self._manifest.streams else self._read, wanted_out, filled_in)
+                nursery.start_soon(self._check, ranges.unsent(self._manifest, wanted), filled_in)
+                nursery.start_soon(self._pump, filled_out)
                 try:
-                    receipt = await self._listen(idle)
+                    receipt = await self._listen(wanted_in)
                 except GlideError:
                     self._pumping.cancel()  # the receiver is gone, or has said its last word
                     raise
@@ -140,108 +157,201 @@ class _Sending:
                     self._stop = True
                     self._pumping.deadline = trio.current_time() + self._connection.deadlines.farewell
                     raise
+                self._pumping.cancel()
+                nursery.cancel_scope.cancel()
         try:
             await self._connection.send(Done())
         except ConnectionLost:
             pass  # they have it all, and have said so
-        return Outcome(receipt.items, receipt.bytes, receipt.digest)
+        missing = self._manifest.files - receipt.items
+        return Outcome(receipt.items, receipt.bytes, receipt.digest, missing, tuple(self._table.problems))
+
+    # --- what is wanted ---
+
+    async def _wants(self, message: object) -> list[Range]:
+        """All ranges of a list that begins with this message."""
+        found: list[Range] = []
+        while True:
+            match message:
+                case Want(ranges=some, more=more):
+                    found += some
+                    if len(found) > 2 * self._manifest.items + _SPARE_RANGES:
+                        raise ProtocolError(f"{self._to} wants more ranges than there can be.")
+                    if not more:
+                        self._wanted += ranges.check(found, self._manifest, self._to)
+                        return found
+                case Busy(seconds=seconds):
+                    self._watch.peer_is_busy(seconds)
+                case Abort() as abort:
+                    raise aborted(abort, self._to, self._means)
+                case other:
+                    raise _unexpected(other)
+            message = await self._connection.receive()
+
+    def _begin(self, *, again: bool) -> None:
+        kept = max(self._manifest.bytes - self._wanted, 0)
+        if kept or again:
+            self._report(events.Resumed(self._transfer, kept))
+        self._progress()
+
+    def _progress(self) -> None:
+        if self._manifest.streams:
+            self._report(events.Progress(self._transfer, self._acknowledged, None))
+        else:
+            there = self._manifest.bytes - (self._wanted - self._acknowledged)
+            self._report(events.Progress(self._transfer, max(there, 0), self._manifest.bytes))
+
+    # --- the tasks ---
 
     async def _read(
-        self,
-        empty: trio.MemoryReceiveChannel[bytearray],
-        filled: trio.MemorySendChannel[tuple[bytearray, int] | GlideError],
+        self, wanted: trio.MemoryReceiveChannel[list[Range]], filled: trio.MemorySendChannel[_Block | GlideError]
     ) -> None:
-        """Read and hash the file, a block at a time, each in one thread call. An error goes the way of the blocks."""
-        hasher = blake3.blake3()
-
-        def fill(buffer: bytearray, offset: int) -> int:
-            with memoryview(buffer) as view:
-                count = self._source.read_into(view, offset)
-                hasher.update(view[:count])
-            return count
-
-        offset = 0
-        async with filled:
-            try:
-                while offset < self._size:
-                    buffer = await empty.receive()
-                    self._reading = True
+        """Read and hash what is wanted, a block at a time, each in one thread call. Errors go the way of the blocks."""
+        reader = reading.Reader(self._gathered)
+        borrowed = reading.Borrowed(reader.close)
+        size = min(BLOCK, max(self._manifest.bytes, 1))  # as more may be wanted later
+        empty = deque(bytearray(size) for _ in range(_BUFFERS))
+        try:
+            async for each in wanted:
+                reader.begin(each)
+                last = False
+                while not last:
+                    # The channel takes one block while another is sent: the third buffer is free by then.
+                    buffer = empty.popleft()
+                    empty.append(buffer)
+                    self._watch.disk = "your disk does not deliver what is to be sent"
                     # Abandoned when cancelled: a dead network disk must not keep the process from ending.
-                    count = await trio.to_thread.run_sync(fill, buffer, offset, abandon_on_cancel=True)
-                    self._reading = False
-                    offset += count
-                    await filled.send((buffer, count))
-                await trio.to_thread.run_sync(self._source.check_unchanged)
-                digests = [hasher.digest()]
-                self._ended = End(bytes=offset, digest=whole(digests))
-            except GlideError as error:
-                await filled.send(error)
+                    count, found = await trio.to_thread.run_sync(
+                        borrowed.use, partial(reader.fill, memoryview(buffer)), abandon_on_cancel=True
+                    )
+                    self._watch.disk = ""
+                    last = count < size
+                    await filled.send(_Block(buffer, count, found, last))
+        except GlideError as error:
+            await filled.send(error)
+        finally:
+            borrowed.close()
 
-    async def _pump(
-        self,
-        filled: trio.MemoryReceiveChannel[tuple[bytearray, int] | GlideError],
-        empty: trio.MemorySendChannel[bytearray],
+    async def _read_pipe(
+        self, _: trio.MemoryReceiveChannel[list[Range]], filled: trio.MemorySendChannel[_Block | GlideError]
     ) -> None:
-        """Send what was read; then the digests and the end."""
+        """Read what comes, for as long as it comes, and send it at once."""
+        pipe = reading.Pipe()
+        try:
+            while True:
+                self._watch.disk = "nothing comes from the program whose output is sent"
+                piece = await trio.to_thread.run_sync(pipe.read, abandon_on_cancel=True)
+                self._watch.disk = ""
+                if not piece:
+                    break
+                await filled.send(_Block(bytearray(piece), len(piece), flush=True))
+            self._wanted = pipe.bytes
+            await filled.send(_Block(bytearray(), 0, (pipe.digest(),), last=True))
+        except GlideError as error:
+            await filled.send(error)
+
+    async def _check(
+        self, kept: Iterator[tuple[int, Item, int]], filled: trio.MemorySendChannel[_Block | GlideError]
+    ) -> None:
+        """Hash what was not wanted whole, meanwhile."""
+        checking = reading.check_rest(self._gathered, kept)
+        borrowed = reading.Borrowed(checking.close)
+
+        some: Callable[[], list[Digest | BlockDigest] | None] = partial(reading.some_of, checking)
+        try:
+            while True:
+                found = await trio.to_thread.run_sync(borrowed.use, some, abandon_on_cancel=True)
+                if found is None:
+                    break
+                await filled.send(_Block(bytearray(), 0, found, flush=True))
+        except GlideError as error:
+            await filled.send(error)
+        finally:
+            borrowed.close()
+
+    async def _pump(self, filled: trio.MemoryReceiveChannel[_Block | GlideError]) -> None:
+        """Send what was read and found; then the end. Nobody else says anything but keepalives and Busy."""
         with self._pumping:
             async for block in filled:
                 if self._stop:
                     return
                 if isinstance(block, GlideError):
                     raise block
-                buffer, count = block
-                self._sent += count
-                with memoryview(buffer) as view, view[:count] as data:
-                    await self._connection.send_data(data)
-                empty.send_nowait(buffer)
-            if self._ended is not None and not self._stop:
-                await self._connection.send(Digests(digests=(self._ended.digest,)), self._ended)
-                self._hint.counts = False  # from here on the relay waits for us because there is nothing left to send
+                if block.count:
+                    self._sent += block.count
+                    with memoryview(block.buffer) as view, view[: block.count] as data:
+                        await self._connection.send_data(data)
+                self._first_sent = self._first_sent or block.last
+                self._watch.sent_all = block.last
+                await self._tell(block)
 
-    async def _listen(self, idle: IdleDeadline) -> Receipt:
-        """Take in acknowledgements until the receipt."""
+    async def _tell(self, block: _Block) -> None:
+        """Say which digests are known now, and that all are."""
+        said: list[Message] = []
+        for each in block.found:
+            if isinstance(each, Digest):
+                self._table.add(each)
+            else:
+                said.append(Blocks(number=each.number, first=each.block, digests=each.digest))
+        while self._table.ready:
+            page = self._table.ready.popleft()
+            said.append(Digests(page=page, digests=self._table.page(page)))
+        if self._first_sent and self._table.complete and self._ended is None:
+            size = self._sent if self._manifest.streams else self._manifest.bytes
+            self._ended = End(bytes=size, digest=whole(self._table.digests))
+            said.append(self._ended)
+        flush = block.flush or block.last
+        if block.flush and not block.count:
+            said.append(Busy(seconds=0))
+        for message in said:
+            await self._connection.send(message, flush=False)
+        if flush:
+            await self._connection.send()
+
+    async def _listen(self, wanted: trio.MemorySendChannel[list[Range]]) -> Receipt:
+        """Take in acknowledgements, and further wishes, until the receipt."""
         while True:
             match await self._connection.receive():
                 case Ack(bytes=count):
                     if not self._acknowledged <= count <= self._sent:
                         raise ProtocolError(f"{self._to} acknowledged bytes that were never sent.")
                     if count > self._acknowledged:
-                        idle.touch()
+                        self._watch.moved()
                     self._acknowledged = count
-                    self._report(events.Progress(self._transfer, count, self._size))
+                    self._progress()
+                case Want() as want:
+                    wanted.send_nowait(await self._wants(want))
+                case Busy(seconds=seconds):
+                    self._watch.peer_is_busy(seconds)
                 case Receipt() as receipt:
-                    expected = self._ended
-                    confirmed = (receipt.items, receipt.bytes, receipt.digest)
-                    if expected is None or confirmed != (1, expected.bytes, expected.digest):
-                        raise ProtocolError(f"{self._to} confirmed something else than was sent.")
-                    self._report(events.Progress(self._transfer, self._size, self._size))
-                    return receipt
+                    return self._confirmed(receipt)
                 case Abort() as abort:
-                    raise aborted(abort, self._to, NOT_THERE)
+                    raise aborted(abort, self._to, self._means)
                 case other:
                     raise _unexpected(other)
 
-    def _blame(self) -> Stalled:
-        for_how_long = duration(self._terms.idle)
-        heard = trio.current_time() - self._connection.last_heard
-        if self._reading:
-            why = f"your disk did not deliver {printable(str(self._source.path))}"
-        elif self._hint.counts and self._hint.side == "sender":
-            why = "the relay waited for this side: the network between you and the relay is stuck"
-        elif self._hint.counts and self._hint.side == "receiver":
-            why = f"the receiver ({self._to}) takes nothing from the relay"
-        elif heard < self._terms.idle:
-            why = f"the receiver ({self._to}) is there but writes nothing to its disk"
-        elif not self._hint.counts:
-            why = f"all was sent, but the receiver ({self._to}) does not confirm it"
-        else:
-            why = f"nothing came from the receiver ({self._to}), and the relay did not say why"
-        return Stalled(
-            f"The transfer stalled for {for_how_long}: {why}.",
-            NOT_THERE,
-            "Send it again, or allow longer pauses with --idle.",
-            for_peer=f"nothing had moved for {for_how_long}.",
-        )
+    def _confirmed(self, receipt: Receipt) -> Receipt:
+        """Raise :class:`ProtocolError` if this cannot be what became of what was sent."""
+        ended = self._ended
+        most = self._manifest.files - self._table.failed
+        if (
+            ended is None
+            or receipt.digest != ended.digest
+            or receipt.items > most
+            or receipt.bytes > ended.bytes
+            or (receipt.items == self._manifest.files and receipt.bytes != ended.bytes)
+        ):
+            raise ProtocolError(f"{self._to} confirmed something else than was sent.")
+        self._acknowledged = self._wanted
+        self._progress()
+        return receipt
+
+
+def _means(gathered: Gathered) -> str:
+    """What it means for the files, here at the sender, if it ends before its end."""
+    if gathered.manifest.streams:
+        return "It has to be sent from the beginning: what was read from standard input cannot be read again."
+    return "What has arrived is kept there, under no final name: sent again, it goes on where it was."
 
 
 def _unexpected(message: object) -> GlideError:

@@ -1,0 +1,86 @@
+"""The digests of a transfer's files, at its sender: which are known, and which pages of them can be told."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import blake3
+
+from glide.protocol.endtoend import NO_DIGEST, ItemKind
+from glide.transfer.manifest import Manifest
+
+EMPTY = blake3.blake3().digest()
+
+# Reasons that are kept for people; the count is of all.
+_MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Of a whole file, by its number; :data:`NO_DIGEST` if it could not be sent, and why not."""
+
+    number: int
+    digest: bytes
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDigest:
+    """Of one block of a file."""
+
+    number: int
+    block: int
+    digest: bytes
+
+
+class DigestTable:
+    """32 bytes an item, in the manifest's order; zeros for folders."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.digests = bytearray(32 * manifest.items)
+        self.ready: deque[int] = deque()  # pages that are complete, and were not taken yet
+        self.problems: list[str] = []
+        self.failed = 0
+        self._manifest = manifest
+        self._known = bytearray(manifest.items)
+        self._missing: list[int] = []  # of each page
+        for page in range(manifest.pages):
+            missing = 0
+            for number, item in enumerate(manifest.page(page), manifest.first(page)):
+                if item.size or item.kind is ItemKind.STREAM:
+                    missing += 1
+                elif item.kind is not ItemKind.FOLDER:
+                    self.digests[32 * number : 32 * number + 32] = EMPTY
+            self._missing.append(missing)
+            if not missing:
+                self.ready.append(page)
+        self._incomplete = sum(missing > 0 for missing in self._missing)
+
+    @property
+    def complete(self) -> bool:
+        return not self._incomplete
+
+    def add(self, found: Digest) -> None:
+        """Enter a file's digest. The first one counts, unless a later one says that the file cannot be sent."""
+        place = slice(32 * found.number, 32 * found.number + 32)
+        known = self._known[found.number]
+        if known and (found.digest != NO_DIGEST or self.digests[place] == NO_DIGEST):
+            return
+        if found.digest == NO_DIGEST:
+            self.failed += 1
+            self.problems = [*self.problems, found.problem][:_MOST_PROBLEMS]
+        self.digests[place] = found.digest
+        if known:
+            return
+        self._known[found.number] = 1
+        page = self._manifest.page_of(found.number)
+        self._missing[page] -= 1
+        if not self._missing[page]:
+            self._incomplete -= 1
+            self.ready.append(page)
+
+    def page(self, page: int) -> bytes:
+        """The digests of one page's items."""
+        first = self._manifest.first(page)
+        return bytes(self.digests[32 * first : 32 * (first + len(self._manifest.page(page)))])

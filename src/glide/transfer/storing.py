@@ -1,0 +1,356 @@
+"""Where an accepted offer goes, from opening it to the last name: a folder with a stage and a journal, or a pipe.
+
+Everything here blocks, and is called in a thread. Raises a :class:`GlideError`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from glide.errors import Declined, FileError, NameUnusable
+from glide.protocol.endtoend import Item, ItemKind
+from glide.protocol.fields import Digest
+from glide.text import printable
+from glide.transfer.assembling import Assembly, PipedAssembly, StagedAssembly
+from glide.transfer.journal import About, Confirmed, Journal, Phase
+from glide.transfer.landing import KEPT, Conflict, Destination, Landed, Landing, disk_error, new_stage
+from glide.transfer.manifest import Manifest
+from glide.transfer.staging import Stage
+from glide.transfer.stock import State, Stock, boot, take_stock
+
+# How many top-level names a journal holds for people to read.
+_NAMES = 3
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Who sends, under which transfer, and where it goes: ``into`` is None for standard output."""
+
+    transfer: bytes
+    sender: str
+    key: bytes
+    relay: bytes
+    into: Path | None
+    journals: Path
+    conflict: Conflict = Conflict.RENAME
+    sync: bool = True
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Something that stands under its name; ``bytes`` is None for a folder. ``inside`` one that was sent, or not."""
+
+    path: str
+    bytes: int | None
+    digest: Digest
+    inside: bool
+
+
+class Storage(Protocol):
+    """What :mod:`glide.transfer.receiving` puts bytes into."""
+
+    stock: Stock
+    assembly: Assembly
+    confirmed: Confirmed | None  # all of it was confirmed before, and the sender does not know
+    kept: str  # what it means for the files if it ends here, for people
+
+    def file(self, number: int, item: Item) -> int:
+        """A descriptor to read again what is here of a file. Raises OSError."""
+
+    def finish(self, digest: bytes, on_step: Callable[[], None]) -> Confirmed:
+        """Give final names to all that is whole; what there is to confirm."""
+
+    def saved(self) -> Iterator[Saved]:
+        """What arrived and stands: each file, and each folder that is in no other."""
+
+    def drop(self, number: int, item: Item) -> None:
+        """A file is not to be kept."""
+
+    def known(self) -> None:
+        """The sender knows what was confirmed."""
+
+    def close(self) -> None:
+        """What is here stays, to go on with it later."""
+
+
+class Folders:
+    """Into a folder."""
+
+    def __init__(self, arrival: Arrival, manifest: Manifest, destination: Destination, journal: Journal) -> None:
+        self._arrival = arrival
+        self._manifest = manifest
+        self._destination = destination
+        self._journal = journal
+        self._landed = Landed()
+        self.confirmed: Confirmed | None = None
+        # What a program said once it will hardly say again: the beginning of that is no use.
+        self.kept = KEPT if not manifest.streams else "Nothing was kept: a stream has no place to go on from."
+        self.stock: Stock
+        self.assembly: Assembly
+        self._stage: Stage | None = None
+
+    @classmethod
+    def open(cls, arrival: Arrival, manifest: Manifest, journal: Journal | None) -> Folders:
+        """Open the destination, and go on with what ``journal`` has, if any; takes the journal over."""
+        assert arrival.into is not None, "a folder"
+        with ExitStack() as undo:
+            if journal is not None:
+                undo.callback(journal.close)
+            destination = undo.enter_context(Destination.open(arrival.into))
+            if journal is None:
+                journal = Journal.create(arrival.journals, arrival.key, destination.path, manifest, sync=arrival.sync)
+                undo.callback(journal.delete)
+            folders = cls(arrival, manifest, destination, journal)
+            undo.callback(folders._close_stage)
+            try:
+                folders._begin()
+            except OSError as error:
+                raise disk_error(error) from None
+            undo.pop_all()
+        return folders
+
+    def _begin(self) -> None:
+        journal, destination = self._journal, self._destination
+        about = journal.about if journal.speaks else None
+        if about is not None and journal.phase is Phase.LANDING:
+            self._land_the_rest(about)
+        if about is not None and journal.phase is Phase.LANDED:
+            if self._is_the_same():
+                self.confirmed = journal.confirmed
+                self.stock = Stock(self._manifest)
+                for number, _, digest in journal.items():
+                    self.stock.whole(number, digest, State.KEPT)
+                self.assembly = Assembly(self._manifest, self.stock)
+                return
+            about = None
+        again = about is not None and destination.folder.look(about.stage) is not None
+        name = about.stage if about is not None and again else new_stage()
+        self._stage = destination.stage(name) if again else None
+        this_boot = boot()
+        same_boot = about is not None and bool(this_boot) and about.boot == this_boot
+        old = journal if again else None
+        conflict = self._arrival.conflict
+        self.stock = take_stock(self._manifest, old, self._stage, destination, conflict, same_boot=same_boot)
+        self._check()
+        digests = self.stock.digests
+        journal.begin(self._about(name, this_boot), self._manifest, digests, self.stock.begun)
+        if self._stage is None:
+            self._stage = destination.stage(name)
+        if self._arrival.sync:
+            destination.folder.sync()
+        assembly = StagedAssembly(self._manifest, self.stock, self._stage, journal, sync=self._arrival.sync)
+        assembly.prepare(again=again)
+        self.assembly = assembly
+
+    def _check(self) -> None:
+        """Raise if there is no room, if a name that must be free is taken, or if nothing could be kept."""
+        manifest = self._manifest
+        if self._arrival.conflict is Conflict.REFUSE:
+            for _, item in manifest.tops():
+                if self._destination.folder.look(item.path) is not None:
+                    raise Declined(
+                        f"{printable(item.path, 60)!r} exists, and --conflict refuse takes nothing then.",
+                        "Nothing was written.",
+                        for_peer=f"{printable(item.path, 60)!r} exists there, and they refuse it then.",
+                    )
+        if manifest.files and len(self.stock.problems) == manifest.items:
+            problem = next(iter(self.stock.problems.values()))
+            raise NameUnusable("This disk can hold none of those names.", "Nothing was written.", for_peer=problem)
+        self._destination.check_room(sum(length for _, length in self.stock.wants()) if not manifest.streams else 0)
+
+    def _about(self, stage: str, this_boot: str) -> About:
+        manifest, arrival = self._manifest, self._arrival
+        names = tuple(item.path for _, (_, item) in zip(range(_NAMES), manifest.tops(), strict=False))
+        into = os.fsencode(self._destination.path)
+        return About(
+            arrival.relay, arrival.sender, arrival.key, into, stage, names, manifest.files, manifest.bytes, time.time(),
+            this_boot,
+        )  # fmt: skip  # in the order of the fields
+
+    # --- after a crash ---
+
+    def _land_the_rest(self, about: About) -> None:
+        """All was whole and checked, and names were being given: go on with that."""
+        manifest = Manifest()
+        for _, item, _ in self._journal.items():
+            manifest.add(item)
+        manifest.close()
+        if self._destination.folder.look(about.stage) is not None:
+            with self._destination.stage(about.stage) as stage:
+                self._landing(manifest, stage).run()
+            self._destination.discard(about.stage)
+        self._journal.note_landed(self._journal.confirmed)
+
+    def _landing(self, manifest: Manifest, stage: Stage) -> Landing:
+        journal = self._journal
+        return Landing(
+            self._destination,
+            stage,
+            manifest,
+            self._arrival.conflict,
+            journal.note_finals,
+            journal.finals(),
+            sync=self._arrival.sync,
+        )
+
+    def _is_the_same(self) -> bool:
+        """True if what was confirmed is what is offered now, and still stands there."""
+        journal, manifest = self._journal, self._manifest
+        items = iter(manifest)
+        count = 0
+        for _, was, _ in journal.items():
+            count += 1
+            if next(items, None) != was:
+                return False
+        finals = journal.finals()
+        for top, item in manifest.tops():
+            found = self._destination.look(finals.get(top, item.path))
+            is_folder = found is not None and stat.S_ISDIR(found.st_mode)
+            if found is None or is_folder is not (item.kind is ItemKind.FOLDER):
+                return False
+            if not is_folder and found.st_size != item.size:
+                return False
+        return count == manifest.items and not manifest.streams
+
+    # --- while it arrives ---
+
+    def file(self, number: int, item: Item) -> int:
+        if self.stock.states[number] == State.EXISTS:
+            *parents, name = item.path.split("/")
+            with self._destination.folder.below(parents) as parent:
+                return parent.reopen(name, writing=False)
+        assert self._stage is not None, "what was confirmed is not read again"
+        return self._stage.reopen(self._manifest.top_of(number), item.path, writing=False)
+
+    def drop(self, number: int, item: Item) -> None:
+        if self._stage is not None:
+            try:
+                self._stage.remove(self._manifest.top_of(number), item.path)
+            except OSError as error:
+                raise disk_error(error) from None
+
+    # --- the end ---
+
+    def finish(self, digest: bytes, on_step: Callable[[], None]) -> Confirmed:
+        manifest, stage, sync = self._manifest, self._stage, self._arrival.sync
+        assert stage is not None, "what was confirmed before lands no more"
+        try:
+            self.assembly.sync()
+            for number, item in enumerate(manifest):
+                if item.kind is ItemKind.FOLDER and self.stock.states[number] != State.FAILED:
+                    stage.complete_folder(manifest.top_of(number), item, sync=sync)
+                    on_step()
+            if sync:
+                stage.folder.sync()
+            self._journal.note_whole(self._count(digest))
+            self._landed = self._landing(manifest, stage).run()
+            for number, problem in self._landed.failed.items():
+                self._fail_inside(number, problem)
+            stage.close()
+            confirmed = self._count(digest)
+            self._destination.discard(self._journal.about.stage)
+            self._journal.note_landed(confirmed)
+        except OSError as error:
+            raise disk_error(error) from None
+        return confirmed
+
+    def _fail_inside(self, number: int, problem: str) -> None:
+        inside = f"{self._manifest.item(number).path}/"
+        self.stock.fail(number, problem)
+        for each in range(number + 1, self._manifest.items):
+            if not self._manifest.item(each).path.startswith(inside):
+                break
+            self.stock.fail(each, problem)
+
+    def _count(self, digest: bytes) -> Confirmed:
+        files = size = 0
+        for number, item in enumerate(self._manifest):
+            if item.kind is not ItemKind.FOLDER and self.stock.states[number] != State.FAILED:
+                files += 1
+                size += self.assembly.stored if item.kind is ItemKind.STREAM else item.size
+        return Confirmed(files, size, digest)
+
+    def saved(self) -> Iterator[Saved]:
+        if self.confirmed is not None:
+            return
+        for number, item in enumerate(self._manifest):
+            inside, state = "/" in item.path, self.stock.states[number]
+            folder = item.kind is ItemKind.FOLDER
+            if (folder and not inside and state != State.FAILED) or state in (State.WHOLE, State.KEPT):
+                path = self._landed.path(self._destination, self._manifest.top_of(number), number, item)
+                size = self.assembly.stored if item.kind is ItemKind.STREAM else item.size
+                yield Saved(path, None if folder else size, self.stock.digest(number), inside)
+
+    def known(self) -> None:
+        self._journal.delete()
+
+    def close(self) -> None:
+        self.assembly.abandon()
+        self._close_stage()
+        try:
+            if self._nothing_arrived():
+                self._destination.discard(self._journal.about.stage)
+                self._journal.delete()
+        except FileError:
+            pass  # then an empty stage is listed as kept
+        finally:
+            self._destination.close()
+            self._journal.close()
+
+    def _close_stage(self) -> None:
+        if self._stage is not None:
+            self._stage.close()
+
+    def _nothing_arrived(self) -> bool:
+        """True if there is nothing to go on with later."""
+        states = self.stock.states
+        if self._manifest.streams and self._journal.open:
+            return self._journal.phase is Phase.RECEIVING
+        here = self.assembly.stored or State.KEPT in states or State.BEGUN in states or State.WHOLE in states
+        return self.confirmed is None and not here and self._journal.open and self._journal.phase is Phase.RECEIVING
+
+
+class StandardOutput:
+    """To whatever reads our standard output."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        if manifest.items != 1 or manifest.files != 1:
+            raise Declined(
+                "More than one file was offered, and --stdout takes one.",
+                "Nothing was written.",
+                for_peer="they take one file at a time.",
+            )
+        self.stock = Stock(manifest)
+        self.assembly: Assembly = PipedAssembly(manifest, self.stock)
+        self.confirmed: Confirmed | None = None
+        self.kept = "What was written to standard output before stands, and is not all of it."
+
+    def file(self, number: int, item: Item) -> int:
+        raise AssertionError("what was written to a pipe is not read again")
+
+    def drop(self, number: int, item: Item) -> None:
+        raise FileError("What was sent could not be read to its end.", "What was written before stands.")
+
+    def finish(self, digest: bytes, on_step: Callable[[], None]) -> Confirmed:
+        return Confirmed(1, self.assembly.stored, digest)
+
+    def saved(self) -> Iterator[Saved]:
+        return iter(())
+
+    def known(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def open_storage(arrival: Arrival, manifest: Manifest, journal: Journal | None) -> Storage:
+    """Where this offer goes. Takes the journal over."""
+    return StandardOutput(manifest) if arrival.into is None else Folders.open(arrival, manifest, journal)

@@ -1,0 +1,160 @@
+"""The beginning of a transfer at its receiver: the offer, and the yes or no to it. At the sender it is ``offering``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
+
+import trio
+
+from glide.errors import Declined, GlideError, ProtocolError, Stalled, one_error
+from glide.net.connection import Connection
+from glide.protocol.endtoend import Abort, Decline, Item, Offer, Page
+from glide.transfer.filenames import BadName
+from glide.transfer.journal import Journal
+from glide.transfer.manifest import Checker, Manifest
+from glide.transfer.stock import covered
+from glide.transfer.storing import Arrival, Storage, open_storage
+from glide.transfer.terms import aborted
+
+# A manifest may have so many pages of 4 KiB: a million items with names of usual length. All that are looked at or
+# received at once may have half as many more: whoever waits for a yes must not fill the memory.
+MOST_PAGES = 20_000
+MOST_PAGES_AT_ONCE = 30_000
+
+
+@dataclass(frozen=True)
+class Offered:
+    """An offer, its names checked. ``before`` says that a yes to all of it was given on an earlier connection."""
+
+    manifest: Manifest
+    message: str
+    before: bool
+
+
+# Says no by raising; may ask a person.
+Decide = Callable[[Offered], Awaitable[None]]
+# Entered before an offer is looked at: whatever else is under way of the same things from the same sender is over then.
+Claim = Callable[[Manifest], AbstractAsyncContextManager[None]]
+
+
+class Room:
+    """For the manifests of all offers at one receiver."""
+
+    def __init__(self) -> None:
+        self._pages = 0
+
+    @contextmanager
+    def place(self) -> Iterator[Callable[[], None]]:
+        """A place for one manifest while the block runs. Call what this gives for each page; it may raise Declined."""
+        mine = 0
+
+        def one_more() -> None:
+            nonlocal mine
+            if mine >= MOST_PAGES or self._pages >= MOST_PAGES_AT_ONCE:
+                raise Declined(
+                    "An offer had more items than there is room for.",
+                    NOTHING,
+                    for_peer="that many items cannot be looked at now; send fewer, or later.",
+                )
+            mine += 1
+            self._pages += 1
+
+        try:
+            yield one_more
+        finally:
+            self._pages -= mine
+
+
+async def take(connection: Connection, sender: str, one_more: Callable[[], None]) -> tuple[Manifest, Offer]:
+    """The sender's offer, its names checked (F1, F4): a bad one is refused whole, before anybody is asked."""
+    manifest, checker, refusal = Manifest(), Checker(), None
+    with trio.move_on_after(connection.deadlines.handshake) as waiting:
+        while True:
+            match await connection.receive():
+                case Page(items=items):
+                    # To be said where an answer is due: whoever still sends pages does not listen.
+                    refusal = refusal or _refusal(checker, items, sender, one_more)
+                    if refusal is None:
+                        manifest.add_page(items)
+                    waiting.deadline = trio.current_time() + connection.deadlines.handshake
+                case Offer() if refusal is not None:
+                    await _decline(connection, refusal)
+                    raise refusal
+                case Offer() as offer if manifest.items:
+                    return manifest, offer
+                case Abort() as abort:
+                    raise aborted(abort, sender, NOTHING)
+                case _:
+                    raise ProtocolError(f"{sender} made an offer that is none, or too long.", NOTHING)
+    raise Stalled(f"{sender} made no offer within {connection.deadlines.handshake:.0f} s.", NOTHING)
+
+
+def _refusal(checker: Checker, items: Sequence[Item], sender: str, one_more: Callable[[], None]) -> Declined | None:
+    """Why an offer with these items is refused whole, if it is."""
+    try:
+        one_more()
+        checker.check(items)
+    except Declined as error:
+        return error
+    except BadName as error:
+        return Declined(
+            f"{sender} offered something that no honest sender offers: {error}.",
+            NOTHING,
+            for_peer=f"the offer was refused whole: {error}.",
+        )
+    return None
+
+
+async def decided(
+    connection: Connection, arrival: Arrival, manifest: Manifest, offer: Offer, decide: Decide
+) -> Storage:
+    """Return where it goes, if it is taken; if not, the sender is told."""
+
+    def find() -> tuple[Journal | None, bool]:
+        if arrival.into is None:
+            return None, False
+        into = arrival.into.resolve()
+        journal = Journal.find(arrival.journals, arrival.key, into, manifest, sync=arrival.sync)
+        return journal, journal is not None and covered(manifest, journal)
+
+    journal, before = await trio.to_thread.run_sync(find)
+    try:
+        await _decided(connection, arrival.sender, decide, Offered(manifest, offer.message, before))
+    except BaseException:
+        if journal is not None:
+            journal.close()
+        raise
+    try:
+        # Only now: what room and which rights there are is nobody's business before a yes (C9).
+        return await trio.to_thread.run_sync(open_storage, arrival, manifest, journal)
+    except GlideError as error:
+        await _decline(connection, error)
+        raise
+
+
+async def _decided(connection: Connection, sender: str, decide: Decide, offered: Offered) -> None:
+    """Return if ``decide`` says yes, unless the sender goes away meanwhile. A no is passed on."""
+    with one_error():
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                match await connection.receive():
+                    case Abort() as abort:
+                        raise aborted(abort, sender, NOTHING)
+
+            nursery.start_soon(watch)
+            try:
+                await decide(offered)
+            except GlideError as error:
+                await _decline(connection, error)
+                raise
+            nursery.cancel_scope.cancel()
+
+
+async def _decline(connection: Connection, error: GlideError) -> None:
+    await connection.send(Decline(code=error.code, message=error.for_peer[:400]))
+
+
+NOTHING = "Nothing was kept."

@@ -1,0 +1,587 @@
+"""Each half of a transfer against a peer that lies: what does not check out lands nowhere, and is never a fault."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from glide import events
+from glide.errors import ConnectionLost, Declined, GlideError, IntegrityError, ProtocolError, Stopped
+from glide.net.deadlines import Deadlines
+from glide.protocol.endtoend import (
+    NO_DIGEST,
+    Abort,
+    Accept,
+    Ack,
+    Blocks,
+    Busy,
+    Decline,
+    Digests,
+    Done,
+    End,
+    Item,
+    ItemKind,
+    Offer,
+    Page,
+    Receipt,
+    Want,
+)
+from glide.protocol.fields import Message
+from glide.protocol.frames import Data
+from glide.protocol.messages import Keepalive
+from glide.transfer import taking
+from glide.transfer.gathering import gather_pipe
+from glide.transfer.manifest import ENDLESS, whole
+from glide.transfer.sending import BLOCK
+from glide.transfer.terms import Outcome
+from tests.transfer.halves import (
+    CONTENT,
+    SMALL,
+    TRANSFER,
+    Place,
+    Side,
+    all_of,
+    answer_of,
+    anything,
+    digest,
+    ended,
+    gather,
+    joined,
+    never,
+    offered,
+    receive,
+    send,
+    take_offer,
+    until_end,
+)
+
+FOLDER, STREAM = ItemKind.FOLDER, ItemKind.STREAM
+LIST = tuple[Item, ...]
+
+# --- manifests that no honest sender makes -----------------------------------------------------------------
+
+MANIFESTS: dict[str, list[LIST]] = {
+    "unsorted": [(Item("b"), Item("a"))],
+    "unsorted over pages": [(Item("b"),), (Item("a"),)],
+    "sorted as text, not by components": [(Item("a", FOLDER), Item("a!", FOLDER), Item("a/b"))],
+    "the same twice": [(Item("a"), Item("a"))],
+    "the same on the next page": [(Item("a"),), (Item("a", FOLDER),)],
+    "a file as a parent": [(Item("a"), Item("a/b"))],
+    "a file as a parent, on the page before": [(Item("a"),), (Item("a/b"),)],
+    "no parent at all": [(Item("a/b"),)],
+    "no parent in between": [(Item("a", FOLDER), Item("a/b/c"))],
+    "another folder's child": [(Item("a", FOLDER), Item("b", FOLDER), Item("b/c/d"))],
+    "a folder with a size": [(Item("a", FOLDER, 1),)],
+    "a stream and a file": [(Item("a", STREAM), Item("b"))],
+    "a file and a stream": [(Item("a"), Item("b", STREAM))],
+    "two streams over pages": [(Item("a", STREAM),), (Item("b", STREAM),)],
+    "a stream in a folder": [(Item("a", FOLDER), Item("a/b", STREAM))],
+    "a stream with a size": [(Item("a", STREAM, 1),)],
+    "sizes that add up to more than there is": [
+        tuple(Item(name, size=2**63 - 1) for name in "abc"),
+        (Item("d", size=1),),
+    ],
+}
+NAMES = ["", ".", "..", "../file", "/etc/passwd", "a\0b", "a\nb", "\x1b[2J", "a/", "a//b", "a/./b", "a/../../b"]
+INSIDE = ["", ".", "..", "b\0", "b\nc", "\x9b2J"]
+for bad in NAMES:
+    MANIFESTS[f"the name {bad!r}"] = [
+        (Item("a", FOLDER), Item(bad, size=3)) if bad[:2] == "a/" else (Item(bad, size=3),)
+    ]
+for bad in INSIDE:
+    MANIFESTS[f"the name {bad!r} in a folder"] = [(Item("a", FOLDER), Item(f"a/{bad}", size=3))]
+    MANIFESTS[f"the folder {bad!r} in a folder"] = [(Item("a", FOLDER), Item(f"a/{bad}", FOLDER), Item(f"a/{bad}/c"))]
+
+
+@pytest.mark.parametrize("what", MANIFESTS)
+async def test_F1_F4_an_offer_that_breaks_the_rules_is_refused_whole_before_anybody_is_asked(
+    place: Place, what: str
+) -> None:
+    bob = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: receive(far, bob, place, decide=never))
+        await near.send(*(Page(items=items) for items in MANIFESTS[what]), Offer())
+        answer = await near.receive()
+        await near.close()
+    assert isinstance(answer, Decline)
+    assert "refused whole" in answer.message
+    assert not set("\x1b\x9b\n\0") & set(bob.failed_with(Declined))
+    assert bob.reports == []
+    assert place.is_clean()
+
+
+async def test_R1_an_offer_of_too_many_pages_is_refused_before_anybody_is_asked(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "MOST_PAGES", 3)
+    bob = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: receive(far, bob, place, decide=never))
+        await near.send(*(Page(items=(Item(name),)) for name in "abcd"), Offer())
+        answer = await near.receive()
+        await near.close()
+    assert isinstance(answer, Decline)
+    assert "more items than there is room for" in bob.failed_with(Declined)
+    assert place.is_clean()
+
+
+async def test_an_offer_of_just_as_many_pages_as_there_may_be_is_taken(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "MOST_PAGES", 4)
+    bob = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, bob, place)
+        await near.send(*(Page(items=(Item(name),)) for name in "abcd"), Offer())
+        assert isinstance(await near.receive(), Accept)
+        told = digest(b"")
+        await near.send(*(Digests(page=page, digests=told) for page in range(4)), End(bytes=0, digest=whole(told * 4)))
+        assert await answer_of(near) == Want()
+        assert await answer_of(near) == Receipt(items=4, bytes=0, digest=whole(told * 4))
+        await near.send(Done())
+    assert bob.error is None
+    assert place.names() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("what", ["no page", "something else", "digests"])
+async def test_an_offer_that_is_none_is_refused_before_anybody_is_asked(place: Place, what: str) -> None:
+    said: dict[str, Message] = {"no page": Offer(), "something else": Done(), "digests": Digests(page=0, digests=b"")}
+    bob = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: receive(far, bob, place, decide=never))
+        anything(near)
+        await near.send(said[what])
+        assert isinstance(await near.receive(), Abort)
+        await near.close()
+    bob.failed_with(ProtocolError)
+    assert place.is_clean()
+
+
+async def test_F10_C9_what_is_kept_of_another_key_is_neither_seen_nor_told(path: Path, place: Place) -> None:
+    """Two keys offer the same: the second one is asked for all of it, and what the first one sent stays his."""
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, Side(), place)
+        await offered(near, Item("file.bin", size=len(CONTENT)))
+        await near.send_data(memoryview(CONTENT)[:BLOCK])
+        await near.send(Keepalive())
+        await near.stream.send_eof()
+    first = place.stage()
+    place.key = b"m" * 32
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, Side(), place)
+        assert await offered(near, Item("file.bin", size=len(CONTENT))) == [(0, len(CONTENT))]
+        await near.aclose()
+    assert place.offers[1].before is False
+    assert place.stage() == first
+    assert (first / "0").read_bytes() == CONTENT[:BLOCK]
+
+
+# --- a sender that lies about one file -----------------------------------------------------------------------
+
+RIGHT, WRONG = digest(SMALL), digest(b"something else")
+Said = tuple[Message | bytes, ...]
+END = End(bytes=len(SMALL), digest=RIGHT)
+
+
+def told(*digests: bytes, page: int = 0) -> Digests:
+    return Digests(page=page, digests=b"".join(digests))
+
+
+LIES: dict[str, tuple[Said, type[GlideError]]] = {
+    "a wrong digest": ((SMALL, told(WRONG), End(bytes=len(SMALL), digest=WRONG)), IntegrityError),
+    "a wrong digest of the item": ((SMALL, told(WRONG), END), IntegrityError),
+    "a wrong digest of all": ((SMALL, told(RIGHT), End(bytes=len(SMALL), digest=WRONG)), IntegrityError),
+    "a wrong digest before the bytes": ((told(WRONG), SMALL, END), IntegrityError),
+    "a wrong total": ((SMALL, told(RIGHT), End(bytes=len(SMALL) - 1, digest=RIGHT)), IntegrityError),
+    "a huge total": ((SMALL, told(RIGHT), End(bytes=2**63 - 1, digest=RIGHT)), IntegrityError),
+    "other bytes": ((SMALL[::-1], told(RIGHT), END), IntegrityError),
+    "too many bytes": ((SMALL + b"!", told(RIGHT), END), ProtocolError),
+    "too many bytes, later": ((SMALL, b"!", told(RIGHT), END), ProtocolError),
+    "far too many bytes": ((SMALL, bytes(3 * BLOCK)), ProtocolError),
+    "bytes after the end": ((SMALL, told(RIGHT), b"!"), ProtocolError),
+    "no digest": ((SMALL, told()), ProtocolError),
+    "two digests": ((SMALL, told(RIGHT, RIGHT)), ProtocolError),
+    "half a digest": ((SMALL, Digests(page=0, digests=RIGHT[:16])), ProtocolError),
+    "digests twice": ((SMALL[:-1], told(RIGHT), told(RIGHT)), ProtocolError),
+    "digests of another page": ((SMALL, told(RIGHT, page=1)), ProtocolError),
+    "digests of a page far away": ((SMALL, told(RIGHT, page=2**63 - 1)), ProtocolError),
+    "no digests at all": ((SMALL, End(bytes=len(SMALL), digest=NO_DIGEST)), ProtocolError),
+    "an end at once": ((End(bytes=len(SMALL), digest=NO_DIGEST),), ProtocolError),
+    "an end with another digest at once": ((End(bytes=0, digest=digest(b"")),), IntegrityError),
+    "blocks of what is not kept": ((Blocks(number=0, first=0, digests=RIGHT), SMALL), ProtocolError),
+    "blocks of no item": ((Blocks(number=2**63 - 1, first=2**63 - 1, digests=RIGHT),), ProtocolError),
+    "another offer": ((SMALL, Offer()), ProtocolError),
+    "another page": ((SMALL, Page(items=(Item("other"),))), ProtocolError),
+    "its own receipt": ((SMALL, told(RIGHT), Receipt(items=1, bytes=len(SMALL), digest=RIGHT)), ProtocolError),
+    "done at once": ((SMALL, told(RIGHT), Done()), ProtocolError),
+    "acknowledgements": ((Ack(bytes=3),), ProtocolError),
+    "wishes": ((Want(ranges=((0, 1),)),), ProtocolError),
+}
+
+STREAM_LIES: dict[str, tuple[Said, type[GlideError]]] = {
+    "a wrong digest": ((SMALL, told(WRONG), End(bytes=len(SMALL), digest=WRONG)), IntegrityError),
+    "a wrong total": ((SMALL, told(RIGHT), End(bytes=len(SMALL) + 1, digest=RIGHT)), IntegrityError),
+    "digests twice": ((SMALL, told(RIGHT), told(RIGHT)), ProtocolError),
+    "digests of another page": ((SMALL, told(RIGHT, page=1)), ProtocolError),
+    "bytes after the digests": ((SMALL, told(RIGHT), b"!", END), ProtocolError),
+    "nothing, and bytes after the digests": ((told(digest(b"")), b"!"), ProtocolError),
+    "no digests at all": ((SMALL, End(bytes=len(SMALL), digest=NO_DIGEST)), ProtocolError),
+    "blocks": ((SMALL, Blocks(number=0, first=0, digests=RIGHT)), ProtocolError),
+}
+
+
+async def lied_to(place: Place, bob: Side, item: Item, said: Said, kind: type[GlideError]) -> None:
+    answer: Message | Data | None = None
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, bob, place)
+        await offered(near, item)
+        anything(near)
+        try:
+            for each in said:
+                if isinstance(each, bytes):
+                    await near.send_data(memoryview(each))
+                else:
+                    await near.send(each, flush=False)
+            await near.send(Keepalive())  # so that bytes alone do not wait for more
+            answer = await answer_of(near)
+            await near.close()
+        except ConnectionLost:
+assert bytes(3 * BLOCK) in said, "otherwise there was time to say why"
+    bob.failed_with(kind)
+    if answer is not None:
+        assert isinstance(answer, Abort)
+        assert answer.code == kind.code
+    assert bob.of(events.Saved) == bob.of(events.Received) == []
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_C4_what_does_not_check_out_gets_no_final_name(place: Place, lie: str) -> None:
+    said, kind = LIES[lie]
+    await lied_to(place, Side(), Item("file.bin", size=len(SMALL)), said, kind)
+    assert place.final() == []
+
+
+@pytest.mark.parametrize("lie", STREAM_LIES)
+async def test_C4_a_stream_that_does_not_check_out_gets_no_final_name(place: Place, lie: str) -> None:
+    said, kind = STREAM_LIES[lie]
+    await lied_to(place, Side(), Item("stdin", STREAM), said, kind)
+    assert place.final() == []
+
+
+@pytest.mark.parametrize("lie", ["a wrong digest", "other bytes", "a wrong digest of all"])
+async def test_C4_after_a_lie_an_honest_sender_comes_through(place: Place, lie: str) -> None:
+    said, kind = LIES[lie]
+    item = Item("file.bin", size=len(SMALL))
+    await lied_to(place, Side(), item, said, kind)
+    bob = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, bob, place)
+        for start, length in await offered(near, item):
+            await near.send_data(memoryview(SMALL)[start : start + length])
+        await ended(near, SMALL)
+        answer = await answer_of(near)
+        if isinstance(answer, Want):  # what was kept is not what is sent now
+            assert answer.ranges == ((0, len(SMALL)),)
+            await near.send_data(memoryview(SMALL))
+            await near.send(Keepalive())
+            answer = await answer_of(near)
+        assert isinstance(answer, Receipt)
+        await near.send(Done())
+    assert bob.error is None
+    assert place.into is not None
+    assert (place.into / "file.bin").read_bytes() == SMALL
+    assert place.is_clean()
+
+
+async def test_a_sender_may_put_its_bytes_into_small_frames(place: Place) -> None:
+    content = CONTENT[:20_000]
+    bob = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, bob, place)
+        await offered(near, Item("file.bin", size=len(content)))
+        for at in range(0, len(content), 4):
+            await near.send_data(memoryview(content)[at : at + 4])
+        await ended(near, content)
+        assert isinstance(await answer_of(near), Receipt)
+        await near.send(Done())
+    assert bob.error is None
+    assert place.into is not None
+    assert (place.into / "file.bin").read_bytes() == content
+
+
+async def test_a_digest_may_come_before_the_bytes_and_an_end_before_the_last_of_them(place: Place) -> None:
+    bob = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, bob, place)
+        await offered(near, Item("file.bin", size=len(SMALL)))
+        await near.send(told(RIGHT), END)
+        await near.send_data(memoryview(SMALL))
+        await near.send(Keepalive())
+        assert isinstance(await answer_of(near), Receipt)
+        await near.send(Done())
+    assert bob.error is None
+    assert place.final() == ["file.bin"]
+
+
+@pytest.mark.parametrize("after", ["the accept", "some bytes", "all bytes", "the digests"])
+async def test_C4_a_connection_that_ends_is_not_a_transfer_that_ended(place: Place, after: str) -> None:
+    bob = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, bob, place)
+        await offered(near, Item("file.bin", size=len(SMALL)))
+        if after != "the accept":
+            await near.send_data(memoryview(SMALL[:5]))
+            await near.send(Keepalive())
+        if after in ("all bytes", "the digests"):
+            await near.send_data(memoryview(SMALL[5:]))
+            await near.send(Keepalive())
+        if after == "the digests":
+            await near.send(told(RIGHT))
+        await near.stream.send_eof()
+    assert "alice is gone" in bob.failed_with(ConnectionLost)
+    assert place.final() == []
+    assert place.is_clean() is (after == "the accept"), "what arrived is kept, and nothing else"
+    assert [kept.bytes for kept in place.kept()] == {"the accept": [], "some bytes": [5]}.get(after, [len(SMALL)])
+
+
+@pytest.mark.parametrize("after", ["done", "hangs up", "is silent", "aborts", "sends more", "sends rubbish", "is busy"])
+async def test_C4_what_the_sender_does_after_the_end_changes_nothing_at_the_receiver(place: Place, after: str) -> None:
+    bob = Side()
+    async with joined(Deadlines(handshake=0.5, farewell=0.2)) as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, bob, place)
+        await offered(near, Item("file.bin", size=len(SMALL)))
+        await near.send_data(memoryview(SMALL))
+        await ended(near, SMALL)
+        assert await answer_of(near) == Receipt(items=1, bytes=len(SMALL), digest=RIGHT)
+        anything(near)
+        match after:
+            case "done":
+                await near.send(Done())
+            case "hangs up":
+                await near.aclose()
+            case "aborts":  # it crossed the receipt
+                await near.send(Abort(code="cancelled"))
+            case "sends more":
+                await near.send(told(WRONG))
+            case "sends rubbish":
+                await near.stream.send_all(bytes(100))
+            case "is busy":
+                await near.send(Busy(seconds=3), Done())
+    assert bob.error is None, "the file is there: to say that nothing was kept would be wrong"
+    assert bob.outcome == Outcome(1, len(SMALL), RIGHT)
+    assert place.into is not None
+    assert (place.into / "file.bin").read_bytes() == SMALL
+    assert place.names() == ["file.bin"]
+    assert bob.reports[-1] == events.Received(TRANSFER, "alice", 1, len(SMALL))
+
+
+async def test_D1_what_a_sender_says_when_it_stops_is_made_printable(place: Place) -> None:
+    bob = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, bob, place)
+        await offered(near, Item("file.bin", size=len(SMALL)))
+        await near.send(Abort(code="cancelled", message="\x1b]52;c;cm0=\x07\u202e\r"))
+        await near.close()
+    said = bob.failed_with(Stopped)
+    assert not set("\x1b\x07\r\u202e") & set(said)
+    assert "alice" in said
+
+
+@pytest.mark.parametrize("after", ["the accept", "the wishes"])
+async def test_a_file_that_the_sender_could_not_read_is_told_as_missing_and_is_not_there(
+    place: Place, after: str
+) -> None:
+    bob = Side()
+    items = (Item("a", size=len(SMALL)), Item("b", size=len(SMALL)))
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(receive, far, bob, place)
+        await offered(near, *items)
+        if after == "the accept":  # told before its bytes, which mean nothing
+            await near.send(told(RIGHT, NO_DIGEST))
+        await near.send_data(memoryview(SMALL + bytes(len(SMALL))))
+        if after == "the wishes":
+            await near.send(told(RIGHT, NO_DIGEST))
+        await near.send(End(bytes=2 * len(SMALL), digest=whole(RIGHT + NO_DIGEST)))
+        assert await answer_of(near) == Receipt(items=1, bytes=len(SMALL), digest=whole(RIGHT + NO_DIGEST))
+        await near.send(Done())
+    assert bob.outcome is not None
+    assert (bob.outcome.items, bob.outcome.missing) == (1, 1)
+    assert place.names() == ["a"]
+
+
+# --- a receiver that lies ------------------------------------------------------------------------------------
+
+TOTAL, GOOD = len(CONTENT), digest(CONTENT)
+
+
+def receipt(items: int = 1, size: int = TOTAL, of: bytes = GOOD) -> Receipt:
+    return Receipt(items=items, bytes=size, digest=of)
+
+
+def want(*ranges: tuple[int, int], more: bool = False) -> Want:
+    return Want(ranges=ranges, more=more)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a receiver says in place of its wishes, or after the end."""
+
+    wishes: Said = (want((0, TOTAL)),)
+    after: Said = (receipt(),)
+
+
+WRONG_ANSWERS: dict[str, Words] = {
+    "more bytes than were offered": Words(after=(Ack(bytes=TOTAL + 1),)),
+    "bytes before any were sent": Words((Ack(bytes=TOTAL), want((0, TOTAL)))),
+    "fewer bytes than before": Words(after=(Ack(bytes=BLOCK), Ack(bytes=BLOCK - 1))),
+    "a receipt before the end": Words((receipt(),)),
+    "a receipt with another digest": Words(after=(receipt(of=WRONG),)),
+    "a receipt with fewer bytes": Words(after=(receipt(size=TOTAL - 1),)),
+    "a receipt with more bytes": Words(after=(receipt(size=TOTAL + 1),)),
+    "a receipt with more items": Words(after=(receipt(items=2),)),
+    "a receipt of nothing with bytes beyond": Words(after=(receipt(items=0, size=TOTAL + 1),)),
+    "a no after the yes": Words((Decline(code="declined"),)),
+    "yes twice": Words((Accept(),)),
+    "an offer of its own": Words((Offer(),)),
+    "that it is done": Words(after=(Done(),)),
+    "bytes": Words((b"bytes",)),
+    "digests": Words((told(GOOD),)),
+    "a range beyond the end": Words((want((0, TOTAL + 1)),)),
+    "a range that begins beyond the end": Words((want((TOTAL, 1)),)),
+    "a range far beyond the end": Words((want((2**63 - 1, 2**63 - 1)),)),
+    "a range that is endless": Words((want((0, ENDLESS)),)),
+    "a range of nothing": Words((want((0, 0)),)),
+    "ranges that overlap": Words((want((0, 10), (9, 10)),)),
+    "ranges out of order": Words((want((10, 10), (0, 10)),)),
+    "ranges that overlap from one message to the next": Words((want((0, 10), more=True), want((9, 10)))),
+    "too many ranges": Words(tuple(want(*((2 * at, 1) for at in range(500)), more=True) for _ in range(3))),
+    "ranges beyond the end, later": Words(after=(want((TOTAL, 1)),)),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_ANSWERS)
+async def test_C4_a_receiver_that_says_what_cannot_be_is_not_believed(path: Path, what: str) -> None:
+    words = WRONG_ANSWERS[what]
+    alice = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather(path))
+        await take_offer(far)
+        anything(far)
+        heard: Message | Data | None = None
+        try:
+            await far.send(Accept(), flush=False)
+            for each in words.wishes:
+                if isinstance(each, bytes):
+                    await far.send_data(memoryview(each))
+                else:
+                    await far.send(each, flush=False)
+            await far.send(Keepalive())
+            while not isinstance(heard, (End, Abort)):
+                heard = await far.receive()
+            if isinstance(heard, End):
+                for each in words.after:
+                    assert not isinstance(each, bytes)
+                    await far.send(each)
+                while not isinstance(heard, (Abort, Done)):
+                    heard = await far.receive()
+        except ConnectionLost:
+            pass
+        await far.close()
+    alice.failed_with(ProtocolError)
+
+
+@pytest.mark.parametrize("ranges", [(), ((0, 10),), ((0, ENDLESS - 1),), ((1, ENDLESS),), ((0, ENDLESS), (ENDLESS, 1))])
+async def test_of_a_stream_nothing_but_all_can_be_wanted(ranges: tuple[tuple[int, int], ...]) -> None:
+    alice = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather_pipe(None, lambda _: None))
+        await take_offer(far)
+        await far.send(Accept(), Want(ranges=ranges))
+        assert isinstance(await answer_of(far), Abort)
+        await far.close()
+    assert "a part of what has no parts" in alice.failed_with(ProtocolError)
+
+
+async def test_a_receiver_may_want_what_it_likes_in_order(path: Path) -> None:
+    """And is sent just that."""
+    alice, heard = Side(), b""
+    ranges = ((3, 5), (8, 1), (BLOCK - 1, 2), (TOTAL - 1, 1))
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather(path))
+        await take_offer(far)
+        await far.send(Accept(), want(*ranges[:2], more=True), want(*ranges[2:]))
+        while not isinstance(message := await far.receive(), End):
+            heard += bytes(message.view) if isinstance(message, Data) else b""
+        await far.send(receipt())
+        assert isinstance(await answer_of(far), Done)
+    assert heard == b"".join(CONTENT[start : start + length] for start, length in ranges)
+    assert alice.outcome == Outcome(1, TOTAL, GOOD)
+    assert alice.of(events.Resumed) == [events.Resumed(TRANSFER, TOTAL - 9)]
+
+
+async def test_C4_of_files_that_were_not_sent_none_is_believed_to_have_arrived(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).write_bytes(SMALL)
+    gathered = gather(*(tmp_path / name for name in "abc"))
+    (tmp_path / "b").unlink()
+    alice = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gathered)
+        await far.send(Accept(), all_of(await take_offer(far)))
+        end = await until_end(far)
+        assert end == End(bytes=3 * len(SMALL), digest=whole(RIGHT + NO_DIGEST + RIGHT))
+        await far.send(receipt(items=3, size=3 * len(SMALL), of=end.digest))
+        await far.close()
+    alice.failed_with(ProtocolError)
+
+
+@pytest.mark.parametrize("after", ["the offer", "the accept", "some bytes", "the end"])
+async def test_C4_without_a_receipt_nothing_was_delivered(path: Path, after: str) -> None:
+    alice = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather(path))
+        wish = all_of(await take_offer(far))
+        if after != "the offer":
+            await far.send(Accept(), wish)
+        if after == "some bytes":
+            await far.receive()
+        if after == "the end":
+            await until_end(far)
+            await far.send(Ack(bytes=TOTAL))
+        await far.aclose()
+    assert "bob is gone" in alice.failed_with(ConnectionLost)
+
+
+async def test_C4_with_the_receipt_it_was_delivered_whatever_becomes_of_the_receiver(path: Path) -> None:
+    alice = Side()
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather(path))
+        await far.send(Accept(), all_of(await take_offer(far)))
+        await until_end(far)
+        await far.send(receipt())
+        await far.aclose()  # nobody is there to be told that we have it
+    assert alice.error is None
+    assert alice.outcome == Outcome(1, TOTAL, GOOD)
+
+
+@pytest.mark.parametrize("when", ["declines", "stops it", "stops it in between"])
+async def test_D1_what_a_receiver_says_is_made_printable(path: Path, when: str) -> None:
+    alice = Side()
+    hostile = "\x1b]52;c;cm0=\x07\u202e\r" + "x" * 370
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather(path))
+        wish = all_of(await take_offer(far))
+        match when:
+            case "declines":
+                await far.send(Decline(code="declined", message=hostile))
+            case "stops it":
+                await far.send(Accept(), Abort(code="no such word", message=hostile))
+            case "stops it in between":
+                await far.send(Accept(), wish, Ack(bytes=0), Abort(code="no such word", message=hostile))
+        await far.close()
+    said = alice.failed_with(Declined if when == "declines" else Stopped)
+    assert not set("\x1b\x07\r\u202e") & set(said)
+    assert said.startswith("bob ")
