@@ -325,6 +325,12 @@ class Proxy:
             self.limit, self.count = math.inf, 0
             self._moved.notify_all()
 
+    def kill(self, sender: Process) -> None:
+        """Kill a process whose connections these are; what it had said and was held up here is lost with it."""
+        sender.popen.kill()
+        sender.wait()
+        self.cut()
+
     def cut(self) -> None:
         """End all connections, as a network does that breaks."""
         for each in self._sockets:

@@ -1,14 +1,11 @@
 """A second client, from docs/protocol.md alone: nothing of glide in it. It pins no keys, and answers with JSON."""
 
-import argparse
 import json
 import os
 import re
 import select
 import socket
 import sys
-from bisect import bisect_right
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -18,9 +15,7 @@ from typing import Any
 
 import msgspec
 from blake3 import blake3
-from cryptography.exceptions import InvalidTag
 from noise.connection import Keypair, NoiseConnection
-from noise.exceptions import NoiseInvalidMessage, NoiseValueError
 
 HELLO, WELCOME, REFUSED, PUSH, RINGING, FAILED, INCOMING, _, _, _, GOODBYE, WAITING = range(0x01, 0x0D)
 TICKET, JOINED, KEEPALIVE, BRIM, REKEY_EVERY, CHUNK, BLOCK = 0x20, 0x21, 0x7F, 65_519, 1 << 20, 1 << 20, 1 << 26
@@ -29,7 +24,7 @@ MANIFEST, WANT, BLOCKS, BUSY, FILE, EXECUTABLE, FOLDER = *range(0x4B, 0x4F), *ra
 MEANT = {*range(0x01, WAITING), TICKET, JOINED, *range(0x40, BUSY)}  # all types but hints and unknown ones
 PAGE, PAGES, LAST_WORDS = 4_096, (MANIFEST, OFFER, DIGESTS), (REFUSED, FAILED, GOODBYE, DECLINE, ABORT)
 LIMITS = {**dict.fromkeys(PAGES, PAGE), WANT: 32_768, BLOCKS: 32_768, DATA: 1 << 24, KEEPALIVE: 0}  # others: 2,048
-IDLE, SPEAK_EVERY, SILENCE, NONE = 60.0, 30.0, 90.0, bytes(32)
+IDLE, SPEAK_EVERY, SILENCE, NO_DIGEST = 60.0, 30.0, 90.0, bytes(32)  # seconds
 NO_PATH = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f-\x9f]")
 Item, Range = tuple[str, int, int, int], tuple[int, int]  # path, kind, size, time of modification; position, length
 
@@ -38,17 +33,8 @@ class Failed(Exception):
     """A code, a message, and True if the other side said so or has gone: then nothing is left to say."""
 
 
-FAILURES = (Failed, OSError, InvalidTag, NoiseInvalidMessage, NoiseValueError, msgspec.MsgspecError, ValueError)
-
-
 def sized(data: bytes, width: int = 2) -> bytes:
     return len(data).to_bytes(width, "big") + data
-
-
-def decoded(payload: bytes, **fields: Any) -> tuple[Any, ...]:
-    """The fields of a message, each given by its type, or by its type and its default."""
-    named = [(name, *(kind if isinstance(kind, tuple) else (kind,))) for name, kind in fields.items()]
-    return msgspec.structs.astuple(msgspec.msgpack.decode(payload, type=msgspec.defstruct("Message", named)))
 
 
 class Channel:
@@ -56,6 +42,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket, me: bytes, *parts: bytes, responds: bool = False, key: bytes = b"") -> None:
         self.sock, self.unsent, self.inbox, self.sent, self.got = sock, bytearray(), bytearray(), 0, 0
+        self.wanted: list[Range] = []  # what WANT said
         self.stream = sock.makefile("rb", 1)  # reads not one byte more than asked for: that is another layer's
         self.noise = NoiseConnection.from_name(b"Noise_XX_25519_AESGCM_SHA256")
         self.noise.set_keypair_from_private_bytes(Keypair.STATIC, me)
@@ -70,13 +57,12 @@ class Channel:
                 sock.sendall(line + sized(self.noise.write_message(payload)))
                 continue
             if line and (said := self.stream.readline(256)) != line:
-                sock.sendall(b"glide/1 refused not a version or purpose of mine\n" if responds else b"")
-                raise Failed("not-glide", f"the other side said {said!r}")
+                raise Failed("not-glide", f"the other side said {said!r}", True)
             self.noise.read_message(self.record(2_176))
             if turn:  # the initiator comes here before it writes the third message
                 self.peer: bytes = state.rs.public_bytes
                 if key not in (b"", self.peer):
-                    raise Failed("key-changed", "not the key that was named")
+                    raise Failed("key-changed", "not the key that was named", True)
         self.said = self.heard = monotonic()
 
     def record(self, limit: int = 65_535) -> bytes:
@@ -86,7 +72,7 @@ class Channel:
         return data
 
     def say(self, kind: int, payload: bytes | None = None, **fields: Any) -> None:
-        """Send a frame, as far as it fills records. The rest waits for `flush`."""
+        """Send a frame, as far as it fills records. The rest goes when this side waits, or closes."""
         body = msgspec.msgpack.encode(fields) if payload is None else payload
         self.unsent += bytes([kind]) + sized(sized(body, 4).ljust(PAGE, b"\0") if kind in PAGES else body, 4)
         self.flush(BRIM)
@@ -99,8 +85,8 @@ class Channel:
             del self.unsent[:BRIM]
             self.sent, self.said = self.sent + 1, monotonic()
 
-    def hear(self, *kinds: int, wait: bool = True) -> tuple[int, bytes]:
-        """The next frame, which must be one of these; or (0, b""), if it is not to be waited for and not here."""
+    def hear(self, *kinds: int, wait: bool = True) -> tuple[int, Any]:
+        """The next message, which must be one of these; or (0, {}), if it is not to be waited for and not here."""
         while True:
             kind, length = (self.inbox[0], int.from_bytes(self.inbox[1:5], "big")) if len(self.inbox) >= 5 else (0, 0)
             if length > LIMITS.get(kind, 2_048) or (kind in MEANT and kind not in (*kinds, *LAST_WORDS)):
@@ -108,13 +94,15 @@ class Channel:
             if len(self.inbox) >= 5 + length:
                 body = bytes(self.inbox[5 : 5 + length])
                 del self.inbox[: 5 + length]
-                if kind in kinds:
-                    return kind, body[4 : 4 + int.from_bytes(body[:4], "big")] if kind in PAGES else body
-                if kind in LAST_WORDS:
-                    raise Failed(*decoded(body, code=str, message=(str, "")), True)
+                if kind in MEANT:
+                    body = body[4 : 4 + int.from_bytes(body[:4], "big")] if kind in PAGES else body
+                    message = body if kind == DATA else msgspec.msgpack.decode(body, type=dict[str, Any])
+                    if kind in LAST_WORDS:
+                        raise Failed(message["code"], message.get("message", ""), True)
+                    self.wanted += message.get("ranges", []) if kind == WANT else []
+                    return kind, message
                 continue
-            if wait:
-                self.flush()
+            self.flush(1 if wait else BRIM)
             due = min(self.said + SPEAK_EVERY, self.heard + SILENCE) if wait else 0
             if select.select([self.sock], [], [], max(0, due - monotonic()))[0]:
                 if self.got and self.got % REKEY_EVERY == 0:
@@ -122,8 +110,8 @@ class Channel:
                 self.inbox += self.noise.decrypt(self.record())
                 self.got, self.heard = self.got + 1, monotonic()
             elif not wait:
-                return 0, b""
-            elif monotonic() > self.heard + SILENCE:
+                return 0, {}
+            elif monotonic() >= self.heard + SILENCE:
                 raise Failed("stalled", "nothing came in time")
             else:
                 self.say(KEEPALIVE, b"")
@@ -140,68 +128,144 @@ class Channel:
                 pass
 
 
-def described(path: Path, root: Path) -> Item:
-    stat, name, kind = path.stat(), path.relative_to(root).as_posix(), EXECUTABLE if os.access(path, os.X_OK) else FILE
-    return (name, FOLDER, 0, stat.st_mtime_ns) if path.is_dir() else (name, kind, stat.st_size, stat.st_mtime_ns)
+def parts(ranges: list[Range], items: list[Item]) -> list[tuple[int, int, int]]:
+    """Ranges of the stream as parts of files: numbers of items, beginnings and ends in them."""
+    spans = list(enumerate(pairwise(accumulate((size for _, _, size, _ in items), initial=0))))
+    cut = (
+        (n, max(at, start) - start, min(at + count, end) - start) for at, count in ranges for n, (start, end) in spans
+    )
+    return [(n, begin, end) for n, begin, end in cut if begin < end]
 
 
-def pieces(ranges: list[Range], starts: list[int]) -> Iterator[tuple[int, int, int]]:
-    """Ranges of the stream, cut at the borders of files: the number of an item, a place in it, a length."""
-    for at, length in ranges:
-        if not 0 <= at < at + length <= starts[-1]:
-            raise Failed("protocol", "a range that is not in the stream")
-        while length:
-            number = bisect_right(starts, at) - 1
-            count = min(length, CHUNK, starts[number + 1] - at)
-            yield number, at - starts[number], count
-            at, length = at + count, length - count
+def read(path: Path, at: int, count: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(at)
+        return file.read(count)
 
 
 def send(channel: Channel, top: Path) -> tuple[int, bytes, int]:
     paths = sorted(p for p in (top, *top.rglob("*")) if p.is_dir() or (p.is_file() and not p.is_symlink()))
-    items, pages = [described(path, top.parent) for path in paths], [range(0)]
-    starts = list(accumulate((size for _, _, size, _ in items), initial=0))
-    for n in range(len(items)):
-        page = range(pages[-1].start, n + 1)
-        fits = len(page) <= 120 and len(msgspec.msgpack.encode({"items": items[page.start : n + 1]})) <= PAGE - 4
-        pages[-1:] = [page] if fits else [pages[-1], range(n, n + 1)]
-    for page in pages:
-        channel.say(MANIFEST, items=items[page.start : page.stop])
+    items, pages, digests, sent = list[Item](), [0], list[bytes](), 0
+    for path in paths:
+        stat, kind = path.stat(), FOLDER if path.is_dir() else EXECUTABLE if os.access(path, os.X_OK) else FILE
+        name, size = path.relative_to(top.parent).as_posix(), 0 if kind == FOLDER else stat.st_size
+        items.append((name, kind, size, stat.st_mtime_ns))
+    while (first := pages[-1]) < len(items):
+        ends = range(first + 1, min(first + 120, len(items)) + 1)
+        pages += [max(end for end in ends if len(msgspec.msgpack.encode({"items": items[first:end]})) <= PAGE - 4)]
+        channel.say(MANIFEST, items=items[first : pages[-1]])
     channel.say(OFFER)
-    channel.hear(ACCEPT)
-    wanted, sent = list[Range](), 0
-
-    def listen(wait: bool = True) -> tuple[int, bytes, bool]:
-        kind, body = channel.hear(ACK, WANT, RECEIPT, wait=wait)
-        ranges, more = decoded(body, ranges=(list[Range], []), more=(bool, False)) if kind == WANT else ([], False)
-        wanted.extend(ranges)
-        return kind, body, more
-
-    def read(number: int, at: int, count: int) -> bytes:
-        with suppress(OSError), paths[number].open("rb") as file:
-            file.seek(at)
-            return file.read(count).ljust(count, b"\0")  # zeros for what is not to be had
-        return bytes(count)
-
-    def deliver() -> list[tuple[int, int, int]]:
-        parts, wanted[:] = list(pieces(wanted, starts)), []
-        for part in parts:
-            channel.say(DATA, read(*part))
-            while listen(wait=False)[0]:
-                pass
-        return parts
-
-    def hashed(number: int) -> bytes:
-        """The digest of an item, which takes a while: the other side hears of each block."""
-        hasher, size = blake3(), items[number][2]
-        for at in range(0, size, BLOCK):
-            hasher.update(read(number, at, min(BLOCK, size - at)))
-            channel.say(BUSY, seconds=0)
-        with suppress(OSError):
-            if described(paths[number], top.parent) == items[number] and os.access(paths[number], os.R_OK):
-                return NONE if items[number][1] == FOLDER else hasher.digest()
-        return NONE
-
-    while listen()[2]:
+    heard, total = channel.hear(ACCEPT)[0], sum(size for _, _, size, _ in items)
+    while channel.hear(WANT)[1].get("more"):
         pass
-    parts = deliver()
+    while heard != RECEIPT:
+        now, channel.wanted = parts(channel.wanted, items), []
+        for number, begin, end in now:
+            for at in range(begin, end, CHUNK):
+                channel.say(DATA, data := read(paths[number], at, min(CHUNK, end - at)))
+                sent += len(data)
+                while channel.hear(ACK, WANT, wait=False)[0]:
+                    pass
+        if not digests:  # so END was not said: that was the first list
+            skipped = {n: begin for n, begin, _ in reversed(now) if (n, items[n][2]) in {(n, end) for n, _, end in now}}
+            for number, (path, (_, kind, size, mtime)) in enumerate(zip(paths, items, strict=True)):
+                hasher = blake3()
+                for at in range(0, size, BLOCK):
+                    hasher.update(data := read(path, at, BLOCK))
+                    channel.say(BUSY, seconds=0)
+                    if (left := skipped.get(number, 0) - at) > 0:
+                        channel.say(BLOCKS, number=number, first=at // BLOCK, digests=blake3(data[:left]).digest())
+                if path.stat().st_mtime_ns != mtime:
+                    raise Failed("file", f"{path} changed meanwhile")
+                digests.append(NO_DIGEST if kind == FOLDER else hasher.digest())
+            for page, (first, end) in enumerate(pairwise(pages)):
+                channel.say(DIGESTS, page=page, digests=b"".join(digests[first:end]))
+            digest = digests[0] if len(items) == 1 else blake3(b"".join(digests)).digest()
+            channel.say(END, bytes=total, digest=digest)
+        if not channel.wanted:
+            heard, answer = channel.hear(ACK, WANT, RECEIPT)
+    channel.say(DONE)
+    if answer != {"items": sum(kind != FOLDER for _, kind, _, _ in items), "bytes": total, "digest": digest}:
+        raise Failed("partly", f"the receipt is for something else: {answer}", True)
+    return total, digest, sent
+
+
+def take(channel: Channel, folder: Path) -> tuple[int, bytes, int]:
+    items, told, heard, got = list[Item](), dict[int, bytes](), MANIFEST, 0
+    while heard != OFFER:
+        heard, message = channel.hear(MANIFEST, OFFER)
+        items += msgspec.convert([(*item, 0, 0, 0)[:4] for item in message.get("items", [])], list[Item])
+    folders = {"", *(path for path, kind, size, _ in items if kind == FOLDER and not size)}
+    good = all(a.split("/") < b.split("/") for (a, *_), (b, *_) in pairwise(items)) and not any(
+        NO_PATH.search(path) or path.rpartition("/")[0] not in folders or (kind > EXECUTABLE and path not in folders)
+        for path, kind, _, _ in items
+    )
+    if not good or any(os.path.lexists(folder / path) for path, *_ in items):
+        channel.say(DECLINE, code="declined", message="these names cannot be, or are there already")
+        raise Failed("declined", "the offer was not taken", True)
+    total = sum(size for _, _, size, _ in items)
+    channel.say(ACCEPT)
+    channel.say(WANT, ranges=[(0, total)] if total else [])
+    with TemporaryDirectory(dir=folder, prefix=".second-client-") as made:
+        paths, hashers = [Path(made, path) for path, *_ in items], [blake3() for _ in items]
+        for path, (_, kind, _, _) in zip(paths, items, strict=True):
+            path.mkdir() if kind == FOLDER else path.touch(0o777 if kind == EXECUTABLE else 0o666)
+        while heard != END:
+            heard, message = channel.hear(DATA, DIGESTS, END)
+            if heard == DIGESTS:
+                told[message["page"]] = message["digests"]
+            for number, begin, end in parts([(got, len(message))], items) if heard == DATA else []:
+                data, message, got = message[: end - begin], message[end - begin :], got + end - begin
+                hashers[number].update(data)
+                with paths[number].open("ab", 0) as file:
+                    file.write(data)
+                    os.fsync(file.fileno())
+                channel.say(ACK, bytes=got)
+        digests = [
+            NO_DIGEST if kind == FOLDER else h.digest() for h, (_, kind, _, _) in zip(hashers, items, strict=True)
+        ]
+        digest = digests[0] if len(items) == 1 else blake3(b"".join(digests)).digest()
+        theirs = b"".join(told[page] for page in sorted(told))
+        if (message["bytes"], message["digest"], got, theirs) != (total, digest, total, b"".join(digests)):
+            raise Failed("integrity", "what arrived is not what was sent")
+        for path, (*_, mtime) in reversed([*zip(paths, items, strict=True)]):
+            os.utime(path, ns=(mtime, mtime))
+        for path in Path(made).iterdir():
+            path.rename(folder / path.name)
+    channel.say(RECEIPT, items=sum(kind != FOLDER for _, kind, _, _ in items), bytes=total, digest=digest)
+    return total, digest, got
+
+
+if __name__ == "__main__":  # push --relay HOST:PORT --key-file FILE --as NAME --to NAME PATH, receive ... --into FOLDER
+    sys.excepthook = lambda _, error, __: print(json.dumps({"status": "error", "message": repr(error)}))
+    options, pushes = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=False)), sys.argv[1] == "push"
+    (host, _, port), me, key_file = options["--relay"].rpartition(":"), options["--as"], Path(options["--key-file"])
+    key_file.touch(0o600)
+    key_file.write_bytes(secret := key_file.read_bytes() or os.urandom(32))
+    control = Channel(socket.create_connection((host, int(port)), IDLE), secret, b"glide/1 control\n")
+    control.say(HELLO, role="send" if pushes else "receive", name=me)
+    control.hear(WELCOME)
+    if pushes:
+        control.say(PUSH, to=options["--to"], transfer=os.urandom(16))
+    call = control.hear(RINGING if pushes else INCOMING)[1]
+    data = Channel(socket.create_connection((host, int(port)), IDLE), secret, b"glide/1 data\n", key=control.peer)
+    data.say(TICKET, ticket=call["ticket"])
+    data.hear(JOINED)
+    mine, theirs = (me.encode(), control.me), (call.get("sender", options.get("--to")).encode(), call["key"])
+    opening = (
+        b"glide/1 e2e\n",
+        b"glide e2e",
+        call["transfer"],
+        control.peer,
+        *(mine + theirs if pushes else theirs + mine),
+    )
+    e2e = Channel(data.sock, secret, *opening, responds=not pushes, key=call["key"])
+    try:
+        total, digest, moved = (send if pushes else take)(e2e, Path(options.get("--into", sys.argv[-1])).resolve())
+    except Exception as error:
+        code, message, *told = error.args if isinstance(error, Failed) else ("protocol", str(error))
+        e2e.close(**{} if told else {"code": code, "message": message[:400]})
+        raise
+    e2e.close()
+    result = {"status": "ok", "bytes": total, "digest": digest.hex(), "data": moved, "records": e2e.sent}
+    sys.stdout.write(json.dumps({**result, "relay_key": control.peer.hex()}) + "\n")

@@ -23,6 +23,7 @@ from glide.errors import (
     NameUnusable,
     NobodyThere,
     NotGlide,
+    Partly,
     ProtocolError,
     RelayRefused,
     Replaced,
@@ -48,6 +49,7 @@ CONTRACT: dict[type[GlideError], tuple[str, int]] = {
     IntegrityError: ("integrity", 7),
     FileError: ("file", 8),
     NameUnusable: ("name-unusable", 9),
+    Partly: ("partly", 9),
     ProtocolError: ("protocol", 10),
     NotGlide: ("not-glide", 10),
     NameTaken: ("name-taken", 11),
@@ -85,6 +87,18 @@ def test_a_word_of_a_newer_version_stands_for_the_default(word: str) -> None:
 
 def test_a_word_that_may_not_be_said_here_stands_for_the_default() -> None:
     assert from_code(NameTaken.code, Declined, FileError) is Declined
+
+
+@pytest.mark.parametrize("error", CONTRACT, ids=lambda error: error.__name__)
+def test_only_what_may_pass_by_itself_is_worth_a_retry(error: type[GlideError]) -> None:
+    assert error.worth_a_retry == (error in (Unreachable, ConnectionLost))
+    assert error("what happened").worth_a_retry == error.worth_a_retry
+
+
+def test_one_error_may_be_worth_a_retry_without_its_kind_being_so() -> None:
+    error = Stalled("The network does not move.")
+    error.worth_a_retry = True
+    assert not Stalled("Somebody does not answer.").worth_a_retry
 
 
 def test_an_error_says_what_happened_what_it_means_and_what_to_do_next_in_this_order() -> None:

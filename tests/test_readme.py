@@ -6,8 +6,10 @@ added to the README without being run here fails the last test.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,6 +31,11 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
+
+
+# Those with a pipe in them are typed into a shell.
+PIPES = [command for command in COMMANDS if "|" in command]
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def the(beginning: str) -> list[str]:
@@ -73,6 +80,45 @@ def test_the_readme_as_typed(w: World) -> None:
     for process in (bob, relay):
         process.signal(signal.SIGINT)
         process.wait()
+
+    # --- folders, and pipes ---
+    relay = w.run("relay", *the("python -m glide serve"))
+    relay.says("glide use 127.0.0.1:8080#")
+    receiving = the("glide receive --as bob --accept known --conflict skip")
+    bob = w.run("bob", *receiving)
+    bob.says("You receive as bob")
+    home = w.into("alice")
+    for name in ("photos/a.jpg", "notes.txt", "project/src/a.py", "project/huge.iso", "project/a.log"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(name)
+    (home / "project" / ".gitignore").write_text("*.log\n")
+    ended(w.run("alice", *the("glide push bob photos notes.txt")))
+    assert (w.into("bob") / "photos" / "a.jpg").read_text() == "photos/a.jpg"
+    ended(w.run("alice", *shlex.split(" ".join(the("glide push bob project")))))
+    found = sorted(path.name for path in (w.into("bob") / "project").rglob("*"))
+    assert found == [".gitignore", "a.py", "src"]
+    ended(w.run("alice", *the("glide push bob photos --receipt")))
+    assert json.loads((home / "photos.json").read_text())["items"] == 1
+    assert sorted(path.name for path in w.into("bob").iterdir()) == ["holiday.jpg", "notes.txt", "photos", "project"]
+    (listing,) = {command for command in COMMANDS if command == "glide partials"}
+    ended(w.run("bob", *listing.split()[1:]))
+    ended(w.run("bob", *the("glide partials clear")))
+    bob.signal(signal.SIGINT)
+    bob.wait()
+    taking, sending = (
+        subprocess.Popen(
+            [*w.prefixes[person], "bash", "-c", pipeline],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "GLIDE_HOME": str(w.folder / person), "PATH": PATH},
+        )
+        for person, pipeline in (("bob", PIPES[1]), ("alice", f"mkdir src; touch src/x; sleep 2; {PIPES[0]}"))
+    )
+    sending.communicate(timeout=30)
+    assert sending.returncode == 0
+    assert taking.communicate(timeout=30)[0].split() == ["src/", "src/x"]
+    relay.signal(signal.SIGINT)
+    relay.wait()
 
     # --- to another machine ---
     relay = w.run("relay", *the("glide serve --host"))
@@ -134,6 +180,7 @@ def test_the_demo() -> None:
 def test_no_command_is_left_out() -> None:
     """By reading this file: the order of tests is random, so what has run so far says nothing."""
     source = Path(__file__).read_text(encoding="utf-8")
-    begun = [*re.findall(r'the\("([^"]+)"\)', source), "glide known", "make test"]  # the last is what runs this
-    for command in COMMANDS:
+    begun = [*re.findall(r'the\("([^"]+)"\)', source), "glide known", "glide partials", "make test"]
+    assert len(PIPES) == 2, "both are run"
+    for command in set(COMMANDS) - set(PIPES):
         assert any(command.startswith(beginning) for beginning in begun), command

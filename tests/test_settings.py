@@ -25,6 +25,10 @@ VALUES: dict[str, list[tuple[str, object]]] = {
     "from": [("alice", ("alice",)), ("bob", ("bob",)), ("carol", ("carol",))],
     "message": [("a", "a"), ("b", "b"), ("c=d, e", "c=d, e")],
     "filename": [("a", "a"), ("b", "b"), ("c", "c")],
+    "conflict": [("skip", "skip"), ("overwrite", "overwrite"), ("refuse", "refuse")],
+    "exclude": [("*.tmp", ("*.tmp",)), ("build/", ("build/",)), ("!keep", ("!keep",))],
+    "receipt": [("a.json", "a.json"), ("/b", "/b"), ("~/c", "~/c")],
+    "retry": [("1m", 60.0), ("2h", 7200.0), ("0s", 0.0)],
     "idle": [("1m", 60.0 * 1), ("2h", 7200.0), ("0s", 0.0)],
     "ask-timeout": [("1m", 60.0), ("2h", 7200.0), ("250ms", 0.25)],
     "host": [("0.0.0.0", "0.0.0.0"), ("::1", "::1"), ("localhost", "localhost")],
@@ -34,8 +38,10 @@ VALUES: dict[str, list[tuple[str, object]]] = {
     "handshake-timeout": [("1", 1.0), ("2", 2.0), ("3s", 3.0)],
     "keepalive": [("1", 1.0), ("2", 2.0), ("3s", 3.0)],
     "lost-after": [("1", 1.0), ("2", 2.0), ("3s", 3.0)],
+    "stall-after": [("1", 1.0), ("2", 2.0), ("250ms", 0.25)],
+    "keep-partials": [("1d", 86400.0), ("2h", 7200.0), ("0s", 0.0)],
 }
-BOOLEANS = {"once", "allow-hidden", "no-fsync", "json", "quiet", "verbose"}
+BOOLEANS = {"once", "allow-hidden", "no-fsync", "stdout", "gitignore", "json", "quiet", "verbose"}
 for _name in BOOLEANS:
     VALUES[_name] = [("true", True), ("false", False), ("yes", True)]
 
@@ -109,6 +115,24 @@ def test_words_that_mean_yes(home: Home, text: str) -> None:
 def test_words_that_mean_no(home: Home, text: str) -> None:
     write(home, "once = true\n")
     assert Settings({}, home, {"GLIDE_ONCE": text})["once"] is False
+
+
+def test_several_patterns_are_given_one_after_the_other(home: Home) -> None:
+    assert Settings({"exclude": ["*.tmp", "build/"]}, home, {})["exclude"] == ("*.tmp", "build/")
+    assert Settings({}, home, {"GLIDE_EXCLUDE": "*.tmp,build/"})["exclude"] == ("*.tmp", "build/")
+    write(home, 'exclude = ["*.tmp", "a,b"]\n')
+    assert Settings({}, home, {})["exclude"] == ("*.tmp", "a,b")
+
+
+def test_what_nobody_has_set_is_what_the_documentation_says(home: Home) -> None:
+    chosen = Settings({}, home, {})
+    said = ("conflict", "stdout", "exclude", "gitignore", "receipt", "retry", "stall-after", "keep-partials")
+    assert [chosen[name] for name in said] == ["rename", False, (), False, None, 600.0, 5.0, 7 * 86400.0]
+
+
+def test_zero_turns_trying_again_off(home: Home) -> None:
+    assert Settings({}, home, {"GLIDE_RETRY": "0"})["retry"] == 0.0
+    assert Settings({"retry": "0s"}, home, {"GLIDE_RETRY": "10m"})["retry"] == 0.0
 
 
 # --- every flag ------------------------------------------------------------------------------------------
@@ -198,6 +222,8 @@ def test_a_file_that_cannot_be_read_is_named(home: Home) -> None:
 
 BAD = [("port", "http"), ("port", "65536"), ("port", "-1"), ("port", ""), ("accept", "maybe"), ("accept", "ALL")]
 BAD += [("idle", "soon"), ("idle", "-1"), ("ask-timeout", ""), ("grace", "1x"), ("once", "perhaps"), ("json", "2")]
+BAD += [("conflict", "replace"), ("conflict", ""), ("conflict", "Skip"), ("stdout", "perhaps"), ("gitignore", "2")]
+BAD += [("retry", "for ever"), ("retry", "-1s"), ("stall-after", "x"), ("keep-partials", "a week"), ("retry", "")]
 BAD += [("keepalive", "1 s"), ("handshake-timeout", "nan"), ("lost-after", "inf")]
 
 
@@ -234,9 +260,9 @@ def test_D1_a_bad_value_is_shown_on_one_line(home: Home) -> None:
 
 def test_glide_home_holds_everything(tmp_path: Path) -> None:
     home = Home.find({"GLIDE_HOME": str(tmp_path)})
-    places = {home.config_file, home.identity, home.relay_identity, home.known}
+    places = {home.config_file, home.identity, home.relay_identity, home.known, home.partials}
     assert {place.parent for place in places} == {tmp_path}
-    assert len(places) == 4
+    assert len(places) == 5
 
 
 @pytest.mark.parametrize("environment", [{}, {"GLIDE_HOME": ""}])
@@ -252,6 +278,7 @@ def test_without_it_the_platforms_own_places_are_used(
         pytest.skip("this platform has places of its own")
     assert home.config_file == tmp_path / "c" / "glide" / "config.toml"
     assert home.known == tmp_path / "s" / "glide" / "known.json"
+    assert home.partials == tmp_path / "s" / "glide" / "partials"
 
 
 def test_to_read_settings_creates_nothing(home: Home, tmp_path: Path) -> None:

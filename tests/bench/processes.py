@@ -10,11 +10,13 @@ import re
 import resource
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeVar
@@ -138,7 +140,7 @@ class Stage:
 
     def kill(self, child: Child) -> None:
         """With SIGKILL, at once."""
-        child.popen.kill()
+        os.kill(child.popen.pid, signal.SIGKILL)
         child.reap()
 
     def close(self) -> None:
@@ -146,9 +148,11 @@ class Stage:
         for child in reversed(self.children):
             if not child.ended:
                 child.sample()
-                child.popen.terminate()
-                if not self._gone(child, time.monotonic() + END):
-                    self.kill(child)
+                with suppress(ProcessLookupError):  # if Ctrl-C came just after it was reaped
+                    # Not by Popen, which would first reap it if it has ended: its usage would be lost.
+                    os.kill(child.popen.pid, signal.SIGTERM)
+                    if not self._gone(child, time.monotonic() + END):
+                        self.kill(child)
 
     def _gone(self, child: Child, deadline: float) -> bool:
         if child.ended:

@@ -32,7 +32,7 @@ def under_way(w: World, proxy: Proxy, name: str = "film", *arguments: str) -> tu
 def interrupted(w: World, proxy: Proxy, name: str = "film") -> Path:
     """The stage of what is kept, with nobody running."""
     receiver, sender = under_way(w, proxy, name)
-    sender.popen.kill()
+    proxy.kill(sender)
     receiver.event("failed")
     receiver.end()
     (stage,) = w.stages("bob")

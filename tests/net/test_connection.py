@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
-from glide.crypto.records import Opener, Sealer
+from glide.crypto.records import FULL, LENGTH, TAG, Opener, Sealer
 from glide.errors import (
     ConnectionLost,
     Declined,
@@ -24,24 +24,15 @@ from glide.errors import (
 )
 from glide.net.connection import Connection, close_gently, explained
 from glide.protocol import frames
+from glide.protocol.endtoend import Abort, Blocks, Busy, Digests, Done, End, Item, Offer, Page, Receipt, Want
+from glide.protocol.fields import Message
 from glide.protocol.frames import HEADER, Data, Kind
-from glide.protocol.messages import (
-    Abort,
-    Digests,
-    Done,
-    End,
-    Goodbye,
-    Keepalive,
-    Message,
-    People,
-    Person,
-    Receipt,
-    Who,
-    to_bytes,
-)
+from glide.protocol.messages import Goodbye, Keepalive, People, Person, Who, to_bytes
 from glide.protocol.preface import Purpose
 from glide.protocol.states import Side
-from tests.net.pairs import FORTH, OFFER, connection, heard, pair, registered, streaming
+from tests.net.pairs import FORTH, OFFER, MemoryStream, connection, heard, pair, registered, streaming
+
+DIGESTS = Digests(page=0, digests=b"d" * 32)
 
 EXAMPLES = settings(max_examples=40)
 
@@ -106,11 +97,11 @@ def test_file_bytes_arrive_unchanged_in_views_that_stay_valid(sizes: list[int], 
             sent += buffer[:size]
             await sender.send_data(memoryview(buffer)[:size])
             buffer[:] = bytes(len(buffer))  # the caller's again as soon as the call has returned
-        await sender.send(Digests(digests=(b"d" * 32,)))
+        await sender.send(DIGESTS)
         views: list[memoryview] = []
         while isinstance(event := await receiver.receive(), Data):
             views.append(event.view)
-        assert event == Digests(digests=(b"d" * 32,))
+        assert event == DIGESTS
         assert b"".join(views) == sent
 
     virtual_run(run)
@@ -127,6 +118,121 @@ async def test_file_bytes_wait_for_a_full_record_or_the_next_message(autojump_cl
     event = await receiver.receive()
     assert isinstance(event, Data)
     assert bytes(event.view) == b"hello"
+
+
+# --- full records ----------------------------------------------------------------------------------------
+
+
+def sealed_by(left: MemoryStream) -> list[int]:
+    """Collects, from now on, the lengths of the plaintexts of all records that are sent; nobody gets them."""
+    lengths: list[int] = []
+
+    async def collect() -> None:
+        try:
+            sealed = left.send_stream.get_data_nowait()
+        except trio.WouldBlock:
+            return  # nothing was sent
+        while sealed:
+            length = int.from_bytes(sealed[:LENGTH], "big")
+            assert len(sealed) >= LENGTH + length, "whole records at a time"
+            lengths.append(length - TAG)
+            sealed = sealed[LENGTH + length :]
+
+    left.send_stream.send_all_hook = collect
+    return lengths
+
+
+async def test_what_is_sent_without_a_flush_waits_until_something_is_flushed(autojump_clock: MockClock) -> None:
+    sender, receiver = pair()
+    pages = [Page(items=(Item(f"{number}"),)) for number in range(3)]
+    for page in pages:
+        await sender.send(page, flush=False)
+    with trio.move_on_after(10) as waited:
+        await receiver.receive()
+    assert waited.cancelled_caught
+    await sender.send()
+    assert [await heard(receiver) for _ in pages] == pages
+
+
+async def test_C3_unflushed_messages_go_out_in_full_records_alone() -> None:
+    left, right = memory_stream_pair()
+    sender, _ = pair(streams=(left, right))
+    lengths = sealed_by(left)
+    page = Page(items=(Item("a"),))
+    for _ in range(100):
+        await sender.send(page, flush=False)
+    said = 100 * len(to_bytes(page))
+    assert lengths == [FULL] * (said // FULL)
+    await sender.send(Offer())
+    assert lengths == [FULL] * ((said + len(to_bytes(Offer()))) // FULL) + [(said + len(to_bytes(Offer()))) % FULL]
+
+
+@EXAMPLES
+@given(st.lists(st.integers(0, 150_000) | st.sampled_from(["pages", "blocks", "flush"]), max_size=20))
+@example([FULL - HEADER.size])
+@example([FULL - HEADER.size - len(to_bytes(DIGESTS)), "pages"])
+def test_C3_all_records_between_two_flushes_are_full_whatever_is_in_them(steps: list[int | str]) -> None:
+    async def run() -> None:
+        left, right = memory_stream_pair()
+        sender, receiver = pair(streams=(left, right))
+        await streaming(sender, receiver)
+        lengths = sealed_by(left)
+        expected: list[int] = []
+        waiting = 0
+        for step in [*steps, "flush"]:
+            match step:
+                case int(size):
+                    await sender.send_data(memoryview(bytes(size)))
+                    waiting += HEADER.size + size
+                case "pages":
+                    await sender.send(DIGESTS, DIGESTS, flush=False)
+                    waiting += 2 * len(to_bytes(DIGESTS))
+                case "blocks":
+                    blocks = Blocks(number=0, first=0, digests=b"b" * 32)
+                    await sender.send(blocks, flush=False)
+                    waiting += len(to_bytes(blocks))
+                case _:
+                    await sender.send()
+                    expected += [FULL] * (waiting // FULL) + ([waiting % FULL] if waiting % FULL else [])
+                    waiting = 0
+            assert lengths == expected + [FULL] * (waiting // FULL)
+
+    virtual_run(run)
+
+
+async def test_a_flush_of_nothing_sends_nothing() -> None:
+    left, right = memory_stream_pair()
+    sender, _ = pair(streams=(left, right))
+    lengths = sealed_by(left)
+    await sender.send()
+    await sender.send(flush=False)
+    assert lengths == []
+
+
+@pytest.mark.parametrize("what", ["a message", "file bytes"])
+async def test_what_waits_for_a_full_record_is_no_sign_of_life(autojump_clock: MockClock, what: str) -> None:
+    sender, receiver = pair()
+    await streaming(sender, receiver)
+    begun = trio.current_time()
+    await trio.sleep(20)
+    if what == "a message":
+        await sender.send(DIGESTS, flush=False)
+    else:
+        await sender.send_data(memoryview(b"hello"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.keep_alive)
+        await receiver.receive()
+        nursery.cancel_scope.cancel()
+    # Not 30 s after what nobody has seen, but after the last thing that went out.
+    assert trio.current_time() - begun == 30
+
+
+async def test_a_message_that_may_not_be_said_is_our_own_fault_and_leaves_the_connection_as_it_was() -> None:
+    sender, receiver = pair()
+    with pytest.raises(RuntimeError, match="DIGESTS in OFFERING"):
+        await sender.send(DIGESTS, flush=False)
+    await sender.send(OFFER)
+    assert await heard(receiver) == OFFER
 
 
 async def test_messages_of_a_newer_version_are_passed_over() -> None:
@@ -254,6 +360,87 @@ async def test_while_a_send_waits_for_the_peer_no_keepalive_queues_behind_it(aut
             await receiver.receive()
         assert receiver.last_heard <= heard_at + 30
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_mentioned_is_said_at_once_without_anybody_waiting(autojump_clock: MockClock) -> None:
+    sender, receiver = pair()
+    await streaming(sender, receiver)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.keep_alive)
+        for seconds in (0, 3):
+            await trio.sleep(5)
+            said_at = trio.current_time()
+            sender.mention(Busy(seconds=seconds))
+            assert await heard(receiver) == Busy(seconds=seconds)
+            assert trio.current_time() == said_at
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_what_is_mentioned_at_once_only_the_last_is_said(autojump_clock: MockClock) -> None:
+    sender, receiver = pair()
+    await streaming(sender, receiver)
+    async with trio.open_nursery() as nursery:
+        for seconds in range(1, 6):
+            sender.mention(Busy(seconds=seconds))
+        nursery.start_soon(sender.keep_alive)
+        assert await heard(receiver) == Busy(seconds=5)
+        with trio.move_on_after(20) as quiet:
+            await receiver.receive()
+        assert quiet.cancelled_caught
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_may_not_be_said_any_more_is_not_mentioned(autojump_clock: MockClock) -> None:
+    sender, receiver = pair()  # where a Busy has no place yet
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.keep_alive)
+        await trio.sleep(1)
+        sender.mention(Busy(seconds=1))
+        await trio.sleep(1)
+        await sender.send(OFFER)
+        assert await heard(receiver) == OFFER
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_mention_is_dropped_while_a_send_waits_for_the_peer(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+    sender, receiver = pair(streams=(left, right))
+    await streaming(sender, receiver)
+    deliver, taken = left.send_stream.send_all_hook, trio.Event()
+    assert deliver is not None
+
+    async def slowly() -> None:
+        await taken.wait()
+        await deliver()
+
+    left.send_stream.send_all_hook = slowly
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.keep_alive)
+        nursery.start_soon(sender.send, DIGESTS)
+        await trio.sleep(1)
+        sender.mention(Busy(seconds=1))
+        await trio.sleep(1)
+        taken.set()
+        assert await heard(receiver) == DIGESTS
+        with trio.move_on_after(20) as quiet:
+            await receiver.receive()
+        assert quiet.cancelled_caught
+        nursery.cancel_scope.cancel()
+
+
+async def test_while_somebody_holds_the_silence_nothing_is_cut_in_two(autojump_clock: MockClock) -> None:
+    sender, receiver = pair()
+    await streaming(sender, receiver)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.send, DIGESTS)
+        nursery.start_soon(sender.send, DIGESTS)
+        await trio.testing.wait_all_tasks_blocked()
+        async with sender.silence():
+            nursery.start_soon(sender.send, DIGESTS)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    await sender.send(End(bytes=5, digest=b"w" * 32))
+    assert [await heard(receiver) for _ in range(3)] == [DIGESTS, DIGESTS, End(bytes=5, digest=b"w" * 32)]
 
 
 async def test_a_peer_that_is_silent_for_ninety_seconds_is_lost(autojump_clock: MockClock) -> None:
@@ -542,7 +729,7 @@ async def test_explained_tells_the_peer_and_lets_one_error_out(
 
     async def fail() -> None:
         with pytest.raises(GlideError) as caught:
-            async with explained(receiver, "Nothing was saved."):
+            async with explained(receiver, lambda: "Nothing was saved."):
                 raise error
         assert caught.value.code == told
 
@@ -556,7 +743,7 @@ async def test_explained_tells_the_peer_of_a_cancellation(autojump_clock: MockCl
 
     async def interrupted() -> None:
         with trio.move_on_after(5) as scope:
-            async with explained(receiver, "Nothing was saved."):
+            async with explained(receiver, lambda: "Nothing was saved."):
                 await trio.sleep_forever()
         assert scope.cancelled_caught
 
@@ -569,7 +756,7 @@ async def test_explained_says_what_a_lost_connection_means(autojump_clock: MockC
     sender, receiver = pair()
     await sender.aclose()
     with pytest.raises(ConnectionLost) as caught:
-        async with explained(receiver, "Nothing was saved."):
+        async with explained(receiver, lambda: "Nothing was saved."):
             await receiver.receive()
     assert caught.value.means == "Nothing was saved."
 
@@ -577,7 +764,7 @@ async def test_explained_says_what_a_lost_connection_means(autojump_clock: MockC
 async def test_explained_leaves_errors_that_are_not_ours_alone(autojump_clock: MockClock) -> None:
     _, receiver = pair()
     with pytest.RaisesGroup(ZeroDivisionError):
-        async with explained(receiver, "Nothing was saved."):
+        async with explained(receiver, lambda: "Nothing was saved."):
             raise ZeroDivisionError
 
 
@@ -639,12 +826,18 @@ async def test_a_whole_conversation_ends_as_it_should() -> None:
     sender, receiver = pair()
     await streaming(sender, receiver)
     await sender.send_data(memoryview(b"hello"))
-    await sender.send(Digests(digests=(b"d" * 32,)), End(bytes=5, digest=b"w" * 32))
+    await sender.send(DIGESTS, End(bytes=5, digest=b"w" * 32))
     assert isinstance(await receiver.receive(), Data)
     assert [await heard(receiver), await heard(receiver)] == [
-        Digests(digests=(b"d" * 32,)),
+        DIGESTS,
         End(bytes=5, digest=b"w" * 32),
     ]
+    again = Want(ranges=((0, 5),))
+    await receiver.send(again)
+    assert await heard(sender) == again
+    await sender.send_data(memoryview(b"HELLO"))
+    await sender.send()
+    assert isinstance(await receiver.receive(), Data)
     receipt = Receipt(items=1, bytes=5, digest=b"w" * 32)
     await receiver.send(receipt)
     assert await heard(sender) == receipt

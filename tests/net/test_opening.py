@@ -28,7 +28,8 @@ from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
 from glide.net.opening import initiate, respond
 from glide.protocol import preface
-from glide.protocol.messages import Capabilities, Hello, Role, to_bytes
+from glide.protocol.endtoend import Capabilities
+from glide.protocol.messages import Hello, Role, to_bytes
 from glide.protocol.preface import LONGEST_LINE, Purpose
 from tests.net.pairs import MemoryStream, heard
 

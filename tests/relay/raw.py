@@ -18,11 +18,11 @@ from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
 from glide.net.opening import initiate
 from glide.protocol import preface
+from glide.protocol.fields import Message
 from glide.protocol.messages import (
     Hello,
     Incoming,
     Joined,
-    Message,
     Push,
     Ringing,
     Role,

@@ -261,9 +261,21 @@ async def test_a_ticket_expires_and_the_sender_is_told_that_nobody_came(start: S
         ringing, incoming = await alice.rings(bob, ID)
         one = await alice.redeem(ringing.ticket)  # in time, but alone
         failed = await alice.hears(Failed)
-        assert (failed.transfer, failed.code) == (ID, "declined")
+        assert (failed.transfer, failed.code) == (ID, "nobody")
+        assert failed.message == "did not come to take it"
         assert "did not come" in await refused(one)
         assert "not valid" in await refused(await bob.redeem(incoming.ticket))
+
+
+OTHER_CODES = ["declined", "refused", "key-changed", "integrity", "name-taken", "file", "", "nobody\n", "x" * 32]
+
+
+@pytest.mark.parametrize(("said", "told"), [("nobody", "nobody"), *((code, "declined") for code in OTHER_CODES)])
+async def test_of_a_reject_s_code_only_nobody_is_passed_on_as_it_is(home: Running, said: str, told: str) -> None:
+    async with home.client("alice") as alice, home.client("bob") as bob:
+        await alice.rings(bob, ID)
+        await bob.says(Reject(transfer=ID, code=said, message="cannot come now"))
+        assert await alice.hears(Failed) == Failed(transfer=ID, code=told, message="cannot come now")
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -295,7 +307,17 @@ async def test_a_receiver_that_goes_away_ends_the_sender_s_waiting(home: Running
     async with home.client("alice") as alice:
         async with home.client("bob") as bob:
             await alice.rings(bob, ID)
-        assert (await alice.hears(Failed)).transfer == ID
+        failed = await alice.hears(Failed)
+        assert (failed.transfer, failed.code, failed.message) == (ID, "nobody", "has gone")
+
+
+async def test_a_receiver_that_shows_its_ticket_and_leaves_before_the_sender_comes_has_gone(start: Start) -> None:
+    home = await start(config(Limits(ticket_life=0.5)))
+    async with home.client("alice") as alice, home.client("bob") as bob:
+        _, incoming = await alice.rings(bob, ID)
+        await (await bob.redeem(incoming.ticket)).aclose()
+        failed = await alice.hears(Failed)
+        assert (failed.transfer, failed.code) == (ID, "nobody")
 
 
 async def test_R2_the_transfers_of_one_client_are_limited(start: Start) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import blake3
 import trio
 
+from glide.errors import one_error
 from glide.protocol.endtoend import BLOCK, NO_DIGEST, Item, ItemKind, Range
 from glide.transfer import ranges
 from glide.transfer.checking import Checking
@@ -113,6 +114,7 @@ class Receiving:
         self.wanted = sum(length for _, length in self.wants)
         self._pending = bytearray(b"".join(self.stream[start : start + length] for start, length in self.wants))
         self._stored: list[tuple[int, int]] = []
+        self._checked = False
         self.asked_again: list[Range] = []
 
     def feed(self, count: int | None = None, *, sync: bool = True) -> None:
@@ -131,7 +133,10 @@ class Receiving:
 
     def check(self) -> None:
         """What came, and what was here before, is compared with the sender's digests; what differs is sent anew."""
-        trio.run(self._check)
+        if not self._checked:
+            self._checked = True
+            with one_error():
+                trio.run(self._check)
 
     async def _check(self) -> None:
         async def nothing() -> None:

@@ -231,7 +231,9 @@ class Cut(trio.abc.HalfCloseableStream):
 
 @asynccontextmanager
 async def joined(
-    deadlines: Deadlines = PATIENT, streams: Streams = trio.testing.memory_stream_pair
+    deadlines: Deadlines = PATIENT,
+    streams: Streams = trio.testing.memory_stream_pair,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[tuple[Connection, Connection]]:
     """The sender's and the receiver's connection after a real handshake; nothing is left running or open afterwards."""
     running = trio.lowlevel.current_statistics().tasks_living
@@ -249,7 +251,7 @@ async def joined(
             far, frozenset({Purpose.END_TO_END}), BOB, peer="alice", deadlines=deadlines, check=lambda _: None
         )
 
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
             nursery.start_soon(answer)

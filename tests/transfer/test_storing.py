@@ -269,9 +269,7 @@ class Transfers(RuleBasedStateMachine):
         if power and not confirmed:
             self.boots += 1
             (stage,) = (
-                found.about.stage
-                for found in listed(self.journals)
-                if found.file == receiving.storage._journal.file
+                found.about.stage for found in listed(self.journals) if found.file == receiving.storage._journal.file
             )
             self.spoil(self.into / stage, receiving.manifest, random.Random(seed))
 

@@ -33,11 +33,13 @@ class Prompt:
         async with self._one_at_a_time:
             with self._renderer.question():
                 _say(offer_text(offer) + "\n")
+                if offer.items != 1:
+                    _say("  Answer l to see all of it.\n")
                 if termios is not None:
                     # What was typed before the question was seen is no answer to it.
                     termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
                 while True:
-                    answer = await self._line(f"Take it from {printable(offer.sender)}? [y/N/l = list all] ")
+                    answer = await self._line(f"Take it from {printable(offer.sender)}? [y/N] ")
                     match answer.strip().lower():
                         case "y" | "yes":
                             return True

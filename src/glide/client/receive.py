@@ -30,6 +30,8 @@ from glide.transfer.terms import Outcome, Terms
 MOST_AT_ONCE = 32
 MOST_OF_ONE = 2
 
+_SWEEP_EVERY = 3600.0
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -55,7 +57,6 @@ async def receive(address: Address, me: Me, wishes: Wishes, terms: Terms, report
     if wishes.into is not None:
         # At once rather than at the first offer.
         Destination.open(wishes.into).close()
-        await trio.to_thread.run_sync(lambda: partials.clear(wishes.journals, lambda _: None, older_than=wishes.keep))
     await _Receiver(address, me, wishes, terms, report).run()
 
 
@@ -88,6 +89,7 @@ class _Receiver:
         backoff, registered = Backoff(self._terms.retry), False
         with one_error():
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._sweep)
                 while True:
                     try:
                         async with self._session() as control:
@@ -110,6 +112,17 @@ class _Receiver:
         async with link.connect(self._address, self._me, role=Role.RECEIVE, name=name, report=self._report) as control:
             self._report(events.Registered(name, self._me.identity.public, control.greeting))
             yield control
+
+    async def _sweep(self) -> None:
+        """Now and then, remove what has been kept for long enough."""
+        while True:
+            try:
+                await trio.to_thread.run_sync(
+                    lambda: partials.clear(self._wishes.journals, lambda _: None, older_than=self._wishes.keep)
+                )
+            except GlideError as error:
+                self._report(events.Detail(f"What was kept for long enough could not be removed: {error}"))
+            await trio.sleep(_SWEEP_EVERY)
 
     async def _until_idle(self) -> None:
         """Transfers have connections of their own: let them come to their ends."""

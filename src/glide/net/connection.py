@@ -101,16 +101,17 @@ class Connection:
             self._check_open()
             self.machine.sent(Kind.DATA)
             sealed = self._sealer.seal(frames.header(Kind.DATA, len(data)), data)
-            await self._transmit(sealed, patience=math.inf)
+            if sealed:
+                await self._transmit(sealed, patience=math.inf)
 
     def _check_open(self) -> None:
+        if self._ruined:
+            raise self._lost()
         # While one task waited for its turn to send, another may have received the peer's last word.
         if self.machine.state is State.CLOSED:
             raise self._lost("has said its last word")
 
     async def _transmit(self, sealed: bytearray, patience: float) -> None:
-        if self._ruined:
-            raise self._lost()
         try:
             with trio.fail_after(patience):
                 await self.stream.send_all(sealed)
@@ -143,7 +144,7 @@ class Connection:
                 continue
             if said is not None and self.machine.may_say(said.kind):
                 await self.send(said)
-            elif trio.current_time() - self._last_sent >= self.deadlines.keepalive:
+            elif self._last_sent + self.deadlines.keepalive - trio.current_time() <= 0:
                 await self.send(Keepalive())
 
     def silence(self) -> trio.Lock:

@@ -35,7 +35,8 @@ class Assembly:
 
     def __init__(self, manifest: Manifest, stock: Stock) -> None:
         self.stock = stock
-        self.stored = 0  # bytes, in all
+        self.wanted = 0  # bytes, in all
+        self.stored = 0
         self._manifest = manifest
         self._ranges: deque[Range] = deque()
         self._pieces: Iterator[Piece] = iter(())
@@ -47,6 +48,7 @@ class Assembly:
     def begin(self, ranges: Sequence[Range]) -> None:
         """These come behind those that were announced before."""
         self._ranges += ranges
+        self.wanted += sum(length for _, length in ranges)
 
     def store(self, views: Sequence[memoryview]) -> list[tuple[int, int]]:
         """Put these bytes where they belong; each file that they went into, and how many."""
@@ -71,6 +73,7 @@ class Assembly:
     def end_of_stream(self) -> None:
         """What nobody knew the size of has ended."""
         self._end(self._current())
+        self.wanted = self.stored
 
     def _current(self) -> Piece:
         if self._piece is None:

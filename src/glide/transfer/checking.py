@@ -18,6 +18,7 @@ from glide.errors import IntegrityError, ProtocolError
 from glide.protocol.endtoend import BLOCK, NO_DIGEST, ItemKind, Range
 from glide.text import printable
 from glide.transfer.folders import read_at
+from glide.transfer.landing import disk_error
 from glide.transfer.manifest import Manifest, whole
 from glide.transfer.reading import some_of
 from glide.transfer.stock import State
@@ -62,6 +63,7 @@ class Checking:
                 case State.EXISTS if manifest.item(number).size:
                     self._to_read.append(number)
         self._begun = dict(stock.begun)
+        self._again: dict[int, int] = {}  # bytes that are still awaited of files that were asked for again
 
     # --- what is told, and what has come ---
 
@@ -93,10 +95,15 @@ class Checking:
             if number in self._awaited:
                 self._awaited[number] -= count
                 self._wake()
+            elif number in self._again:
+                self._again[number] -= count
+                if not self._again[number]:
+                    arrived.append(number)
             elif self._stock.states[number] == State.WHOLE and self._told[self._manifest.page_of(number)]:
                 arrived.append(number)
         if arrived:
             await self._judge(arrived)
+        self._settle(())
 
     @property
     def told_any(self) -> bool:
@@ -147,6 +154,7 @@ class Checking:
             self._stock.changed += 1
             self._storage.drop(number, item)
         self._stock.forget(number)
+        self._again[number] = item.size
         self._storage.assembly.vouched(number)
         return self._manifest.start(number), item.size
 
@@ -154,7 +162,8 @@ class Checking:
         for number in numbers:
             self._settled[number] = 1
             self._unsettled -= 1
-        if self._ended and not self._unsettled:
+        assembly = self._storage.assembly
+        if self._ended and not self._unsettled and assembly.stored == assembly.wanted:
             self.finished.set()
 
     def _different(self, number: int) -> IntegrityError:
@@ -231,7 +240,10 @@ class Checking:
     async def _read_begun(self, number: int, step: Callable[[], None]) -> None:
         """A file of which the end was missing: its beginning block by block, then, once the end is there, the whole."""
         item, kept = self._manifest.item(number), self._begun[number]
-        descriptor = await trio.to_thread.run_sync(self._storage.file, number, item)
+        try:
+            descriptor = await trio.to_thread.run_sync(self._storage.file, number, item)
+        except OSError as error:
+            raise disk_error(error) from None
         try:
             hasher, bad = blake3.blake3(), await self._compare_blocks(number, descriptor, kept, step)
             if self._stock.states[number] == State.FAILED:

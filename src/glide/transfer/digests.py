@@ -18,11 +18,22 @@ _MOST_PROBLEMS = 20
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Of a whole file, by its number; :data:`NO_DIGEST` if it could not be sent, and why not."""
+    """Of a whole file, by its number; :data:`NO_DIGEST` if it could not be sent, and why not.
+
+    ``in_part`` says that only its end is sent, which may not have been read yet.
+    """
 
     number: int
     digest: bytes
     problem: str = ""
+    in_part: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The end of a file, of which the beginning was not wanted, has been read."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,9 @@ class DigestTable:
         self.problems: list[str] = []
         self.failed = 0
         self._manifest = manifest
+        # Of files of which only the end is sent, a digest counts once the end has been read too: it may have changed.
+        self._read_to_the_end: set[int] = set()
+        self._held: dict[int, Digest] = {}
         self._known = bytearray(manifest.items)
         self._missing: list[int] = []  # of each page
         for page in range(manifest.pages):
@@ -61,8 +75,17 @@ class DigestTable:
     def complete(self) -> bool:
         return not self._incomplete
 
+    def read_to_the_end(self, number: int) -> None:
+        """The end of a file has been read, and was as it should be."""
+        self._read_to_the_end.add(number)
+        if number in self._held:
+            self.add(self._held.pop(number))
+
     def add(self, found: Digest) -> None:
         """Enter a file's digest. The first one counts, unless a later one says that the file cannot be sent."""
+        if found.in_part and found.number not in self._read_to_the_end:
+            self._held[found.number] = found
+            return
         place = slice(32 * found.number, 32 * found.number + 32)
         known = self._known[found.number]
         if known and (found.digest != NO_DIGEST or self.digests[place] == NO_DIGEST):

@@ -171,7 +171,7 @@ def write_at(descriptor: int, pieces: list[memoryview], offset: int) -> None:
     while pieces:
         if hasattr(os, "pwritev"):
             count = os.pwritev(descriptor, pieces[:_MOST_PIECES], offset)
-        else:  # pragma: no cover - Windows
+        else:  # pragma: no cover - only Windows comes here
             os.lseek(descriptor, offset, os.SEEK_SET)
             count = os.write(descriptor, pieces[0])
         offset += count
@@ -187,7 +187,7 @@ def read_at(descriptor: int, view: memoryview, offset: int) -> int:
     while done < len(view):
         if hasattr(os, "preadv"):
             count = os.preadv(descriptor, [view[done:]], offset + done)
-        else:  # pragma: no cover - Windows
+        else:  # pragma: no cover - only Windows comes here
             os.lseek(descriptor, offset + done, os.SEEK_SET)
             piece = os.read(descriptor, len(view) - done)
             count = len(piece)

@@ -123,10 +123,10 @@ class Journal:
                 continue
             try:
                 journal = cls._open(file, sync=sync)
-                if journal is not None and journal.speaks:
+                if journal is not None and journal.speaks and journal.makes_sense():
                     return journal
                 if journal is not None:
-                    journal.delete()  # a crash came between making it and writing it
+                    journal.delete()  # a crash came between making it and writing it, or another version wrote it
             except (OSError, sqlite3.Error):
                 # Not readable any more: what it spoke of has to be sent again.
                 _delete(file)
@@ -162,6 +162,16 @@ class Journal:
     def speaks(self) -> bool:
         """True once :meth:`begin` was called."""
         return self._get("about") is not None
+
+    def makes_sense(self) -> bool:
+        """True if all that it says can be read."""
+        try:
+            _ = self.about, self.phase, self.phase is Phase.RECEIVING or self.confirmed
+            for _ in self.items():
+                pass
+        except _NONSENSE:
+            return False
+        return True
 
     @property
     def about(self) -> About:
@@ -296,11 +306,14 @@ def kept(folder: Path) -> Iterator[tuple[Kept, Journal]]:
                 whole = (item.size for number, item, digest in journal.items() if any(digest) and number not in begun)
                 found = Kept(file, journal.about, journal.phase, sum(whole) + sum(begun.values()), journal.touched)
                 yield found, journal
-        except (OSError, sqlite3.Error, msgspec.MsgspecError):
+        except (OSError, sqlite3.Error, *_NONSENSE):
             continue
 
 
 _SUFFIX = ".journal"
+
+# What comes of reading what another version of glide wrote, or nobody.
+_NONSENSE = msgspec.MsgspecError, ValueError, TypeError
 
 
 def _file(folder: Path, key: bytes, into: Path, manifest: Manifest, number: int) -> Path:

@@ -21,7 +21,7 @@ import blake3
 from glide.errors import FileError
 from glide.protocol.endtoend import BLOCK, NO_DIGEST, Item, Range
 from glide.text import printable
-from glide.transfer.digests import BlockDigest, Digest
+from glide.transfer.digests import BlockDigest, Digest, Sent
 from glide.transfer.folders import Folder, read_at
 from glide.transfer.gathering import Gathered, modified
 from glide.transfer.manifest import Piece
@@ -135,14 +135,14 @@ class Reader:
         self._file: OpenFile | None = None
         self._done = 0  # bytes of the piece
         self._hasher: blake3.blake3 | None = None
-        self._found: list[Digest] = []
+        self._found: list[Digest | Sent] = []
 
     def begin(self, ranges: Iterable[Range]) -> None:
         """Read these from now on; those before must have been read to their end."""
         manifest = self._gathered.manifest
         self._pieces = chain.from_iterable(manifest.pieces(start, length) for start, length in ranges)
 
-    def fill(self, buffer: memoryview) -> tuple[int, list[Digest]]:
+    def fill(self, buffer: memoryview) -> tuple[int, list[Digest | Sent]]:
         """Fill the buffer; fewer bytes come only at the end. Also the digests of the files that this completed.
 
         Raises :class:`FileError` if the only file of the transfer cannot be sent.
@@ -196,6 +196,8 @@ class Reader:
             else:
                 if self._hasher is not None:
                     self._found.append(Digest(piece.number, self._hasher.digest()))
+                elif piece.to_the_end:
+                    self._found.append(Sent(piece.number))
                 self._let_go()
         self._piece = None
 
@@ -290,7 +292,7 @@ def _check(opener: Opener, number: int, item: Item, here: int) -> Generator[Dige
                     block = blake3.blake3()
             yield None
         file.check()
-        yield Digest(number, hasher.digest())
+        yield Digest(number, hasher.digest(), in_part=here > 0)
     finally:
         file.close()
 

@@ -124,7 +124,7 @@ class _Receiving:
         self._watch = Watch(
             connection, arrival.transfer, "receiver", arrival.sender, terms, hint, report,
             endless=manifest.streams or arrival.into is None,
-        )  # fmt: skip  # one thing
+        )  # fmt: skip  # what the watch is of, and how patient
         self._checking = Checking(manifest, storage, self._want, self._report_notice)
         self._wanted = 0  # bytes, in all that was asked for
         self._acknowledged = 0
@@ -221,6 +221,9 @@ class _Receiving:
         """Hash, write and sync, each batch in one thread call; acknowledge what is durable; take in what is said."""
         synced_at = trio.current_time()
         async for batch in full:
+            if isinstance(batch.said, GlideError):
+                await self._store(batch.views, sync=False)  # it is synced on the way out
+                raise batch.said
             if batch.views:
                 waiting = self._assembly.stored + sum(map(len, batch.views)) - self._acknowledged
                 due = (
@@ -235,8 +238,6 @@ class _Receiving:
                     synced_at = trio.current_time()
                     await self._acknowledge()
             match batch.said:
-                case GlideError() as error:
-                    raise error
                 case Digests(page=page, digests=digests):
                     if self._manifest.streams and not self._checking.told_any:
                         self._assembly.end_of_stream()
@@ -255,7 +256,7 @@ class _Receiving:
 
         self._watch.disk = self._what_takes_it()
         stored = await trio.to_thread.run_sync(store)
-        self._watch.disk = ""
+        self._watch.disk_is_free()
         return stored
 
     def _what_takes_it(self) -> str:
@@ -323,8 +324,9 @@ class _Receiving:
                         self._storage.known()
             except GlideError:
                 pass  # the files are here, whatever the sender knows of it
-        # After the receipt: whoever reads what we report must not come between the files and it.
-        return await self._told(confirmed)
+            # After the receipt: whoever reads what we report must not come between the files and it.
+            outcome = await self._told(confirmed)
+        return outcome
 
     async def _land(self, end: End) -> Confirmed:
         """Land in a thread, telling the sender meanwhile that we get on, as long as we do."""

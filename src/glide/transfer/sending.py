@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,9 +51,9 @@ from glide.protocol.endtoend import (
     Want,
 )
 from glide.protocol.fields import Message
-from glide.protocol.frames import HEADER
+from glide.protocol.frames import HEADER, Kind
 from glide.transfer import offering, ranges, reading
-from glide.transfer.digests import BlockDigest, Digest, DigestTable
+from glide.transfer.digests import BlockDigest, Digest, DigestTable, Sent
 from glide.transfer.gathering import Gathered
 from glide.transfer.manifest import whole
 from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
@@ -99,7 +99,7 @@ class _Block:
 
     buffer: bytearray
     count: int = 0
-    found: Sequence[Digest | BlockDigest] = ()
+    found: Sequence[Digest | Sent | BlockDigest] = ()
     last: bool = False  # of what was wanted up to now
     flush: bool = False
 
@@ -257,7 +257,9 @@ class _Sending:
         checking = reading.check_rest(self._gathered, kept)
         borrowed = reading.Borrowed(checking.close)
 
-        some: Callable[[], list[Digest | BlockDigest] | None] = partial(reading.some_of, checking)
+        def some() -> list[Digest | BlockDigest] | None:
+            return reading.some_of(checking)
+
         try:
             while True:
                 found = await trio.to_thread.run_sync(borrowed.use, some, abandon_on_cancel=True)
@@ -278,11 +280,14 @@ class _Sending:
                 if isinstance(block, GlideError):
                     raise block
                 if block.count:
+                    if not self._connection.machine.may_say(Kind.DATA):
+                        raise ProtocolError(f"{self._to} confirmed what it has not got.")
                     self._sent += block.count
                     with memoryview(block.buffer) as view, view[: block.count] as data:
                         await self._connection.send_data(data)
                 self._first_sent = self._first_sent or block.last
-                self._watch.sent_all = block.last
+                if block.count or block.last:
+                    self._watch.sent_all = block.last
                 await self._tell(block)
 
     async def _tell(self, block: _Block) -> None:
@@ -291,6 +296,8 @@ class _Sending:
         for each in block.found:
             if isinstance(each, Digest):
                 self._table.add(each)
+            elif isinstance(each, Sent):
+                self._table.read_to_the_end(each.number)
             else:
                 said.append(Blocks(number=each.number, first=each.block, digests=each.digest))
         while self._table.ready:

@@ -145,7 +145,7 @@ def _compare(stock: Stock, journal: Journal, stage: Stage, *, same_boot: bool) -
             stage.remove(top, item.path)
         elif item.kind is not ItemKind.FOLDER and stock.states[number] != State.FAILED:
             there = stage.size(top, item.path)
-            if not same:
+            if not same or (there is not None and there > item.size):
                 stock.changed += there is not None and there > 0
                 stage.remove(top, item.path)
             elif there == item.size and any(digest):

@@ -69,11 +69,12 @@ class Room:
 
 async def take(connection: Connection, sender: str, one_more: Callable[[], None]) -> tuple[Manifest, Offer]:
     """The sender's offer, its names checked (F1, F4): a bad one is refused whole, before anybody is asked."""
-    manifest, checker, refusal = Manifest(), Checker(), None
+    manifest, checker, refusal, heard = Manifest(), Checker(), None, 0
     with trio.move_on_after(connection.deadlines.handshake) as waiting:
         while True:
             match await connection.receive():
-                case Page(items=items):
+                case Page(items=items) if heard < 2 * MOST_PAGES:
+                    heard += 1
                     # To be said where an answer is due: whoever still sends pages does not listen.
                     refusal = refusal or _refusal(checker, items, sender, one_more)
                     if refusal is None:

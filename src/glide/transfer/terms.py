@@ -99,6 +99,11 @@ class Watch:
         if self._idle is not None:
             self._idle.touch()
 
+    def disk_is_free(self) -> None:
+        """The disk has answered. If a deadline passed while it was at it, that was the disk's doing all the same."""
+        if self._idle is None or not self._idle.scope.cancel_called:
+            self.disk = ""
+
     def peer_is_busy(self, seconds: int) -> None:
         """The peer said that it has waited so long for its own disk; 0: that it gets on with its work."""
         if not seconds:

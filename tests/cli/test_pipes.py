@@ -1,0 +1,262 @@
+"""Pipes at both ends: `cmd | glide push NAME -`, and `glide receive --stdout | cmd`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Process, World
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+def into_a_pipe(w: World, output: Path, *arguments: str, **settings: str) -> Process:
+    """Bob, who writes what he gets to standard output."""
+    command = ["receive", "--as", "bob", "--relay", w.address, "--accept", "all", "--stdout"]
+    receiver = w.run("bob", *command, *arguments, terminal=False, output=output, **settings)
+    receiver.says("You receive as bob")
+    return receiver
+
+
+# --- standard input ---
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"), [((), "stdin"), (("--filename", "dump.sql"), "dump.sql")], ids=["default", "named"]
+)
+def test_F9_standard_input_is_sent_under_a_name(w: World, flag: tuple[str, ...], name: str) -> None:
+    receiver = w.receive("bob", "--accept", "all", "--once")
+    data = os.urandom(3 * MIB + 17)
+    sender = w.push("alice", "bob", "-", *flag)
+    sender.feed(data)
+    assert sender.wait() == 0, sender
+    assert receiver.wait() == 0, receiver
+    assert (w.into("bob") / name).read_bytes() == data
+    assert w.left("bob") == [name]
+    (offer,) = receiver.told("offer")
+    assert (offer["items"], offer["bytes"], offer["names"]) == (1, None, [name])
+    assert sender.event("delivered")["bytes"] == receiver.event("received")["bytes"] == len(data)
+    assert sender.event("delivered")["digest"] == receiver.event("saved")["digest"]
+    assert {event["total"] for event in sender.told("progress") + receiver.told("progress")} == {None}
+
+
+def test_F9_a_program_that_says_nothing_is_an_empty_file(w: World) -> None:
+    w.receive("bob", "--accept", "all")
+    sender = w.push("alice", "bob", "-")
+    sender.feed(b"")
+    assert sender.wait() == 0, sender
+    assert (w.into("bob") / "stdin").read_bytes() == b""
+
+
+def test_F9_what_a_program_has_said_arrives_before_it_ends(w: World) -> None:
+    output = w.folder / "out"
+    receiver = into_a_pipe(w, output)
+    sender = w.push("alice", "bob", "-")
+    for count in (1, 2, 3):
+        sender.feed(b"tick\n", end=False)
+        sender.progress(5 * count)
+        assert output.read_bytes() == b"tick\n" * count
+    sender.feed(b"")
+    assert sender.wait() == 0, sender
+    assert receiver.wait() == 0, receiver
+    assert output.read_bytes() == b"tick\n" * 3
+
+
+def test_F9_a_program_may_be_slow(w: World) -> None:
+    receiver = w.receive("bob", "--accept", "all", idle="2s", stall_after="500ms")
+    sender = w.push("alice", "bob", "-", idle="2s", stall_after="500ms")
+    sender.feed(b"first", end=False)
+    sender.progress(5)
+    stalled = sender.event("stalled", who="sender")
+    assert "the program" in stalled["message"]
+    receiver.event("stalled", who="sender")
+    # Well beyond the idle deadline: whoever is there and waits for their program is not gone.
+    for seconds in (3, 4):
+        assert [each.event("stalled", seconds=seconds) for each in (sender, receiver)]
+    sender.feed(b" and last")
+    assert sender.wait() == 0, sender
+    assert (w.into("bob") / "stdin").read_bytes() == b"first and last"
+
+
+def test_F9_the_only_dash_is_standard_input(w: World) -> None:
+    several = w.push("alice", "bob", "-", w.file("f", 1))
+    assert several.wait() == 2, several
+    assert "./-" in several.result["message"]
+
+
+def test_F9_a_pipe_that_was_cut_is_not_tried_again_and_nothing_bears_its_name(w: World) -> None:
+    receiver = w.receive("bob", "--accept", "all", retry="1m")
+    sender = w.push("alice", "bob", "-", retry="1m")
+    sender.feed(b"half", end=False)
+    sender.progress(4)
+    receiver.popen.kill()
+    assert sender.wait() == 6, sender
+    assert w.landed("bob") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_C4_a_sender_that_ends_before_its_pipe_does_is_no_end_of_the_file(w: World, number: signal.Signals) -> None:
+    output = w.folder / "out"
+    receiver = into_a_pipe(w, output)
+    sender = w.push("alice", "bob", "-")
+    sender.feed(b"half of it", end=False)
+    sender.progress(10)
+    sender.signal(number)
+    sender.wait()
+    assert receiver.wait() == (4 if number is signal.SIGINT else 6), receiver
+    assert output.read_bytes() == b"half of it"
+
+
+def test_F9_standard_input_that_cannot_be_read_is_an_error_on_both_sides(w: World) -> None:
+    receiver = w.receive("bob", "--accept", "all")
+    environment = {**os.environ, "GLIDE_HOME": str(w.folder / "alice"), "GLIDE_RELAY": w.address}
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m glide push bob - --as alice < {w.folder}"],
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 8, done
+    assert "Standard input cannot be read" in done.stderr
+    assert receiver.event("failed")["status"] == "file"
+    assert w.left("bob") == []
+
+
+# --- standard output ---
+
+
+def test_F9_one_file_goes_to_standard_output_and_nothing_else_does(w: World) -> None:
+    output = w.folder / "out"
+    receiver = into_a_pipe(w, output)
+    file = w.file("film", 5 * MIB)
+    sender = w.push("alice", "bob", file)
+    assert sender.wait() == 0, sender
+    assert receiver.wait() == 0, receiver
+    assert output.read_bytes() == file.read_bytes()
+    assert w.left("bob") == []
+    assert not (w.folder / "bob" / "partials").exists()
+
+
+def test_F9_stdout_takes_one_transfer_and_ends_with_its_end(w: World) -> None:
+    output = w.folder / "out"
+    receiver = into_a_pipe(w, output)
+    sender = w.push("alice", "bob", "-")
+    sender.feed(b"one", end=False)
+    sender.progress(3)
+    second = w.push("carol", "bob", w.file("f", 1))
+    assert second.wait() == 4, second
+    sender.feed(b"")
+    assert (sender.wait(), receiver.wait()) == (0, 0)
+    assert output.read_bytes() == b"one"
+
+
+def test_F9_a_folder_or_several_files_are_declined_and_bob_waits_on(w: World) -> None:
+    output = w.folder / "out"
+    receiver = into_a_pipe(w, output)
+    folder = w.file("d/f", 5).parent
+    for what in ((folder,), (w.file("a", 1), w.file("b", 1))):
+        sender = w.push("alice", "bob", *what)
+        assert sender.wait() == 4, sender
+        assert "one file at a time" in sender.result["message"]
+    assert receiver.popen.poll() is None
+    assert w.push("alice", "bob", w.folder / "a").wait() == 0
+    assert receiver.wait() == 0, receiver
+    assert output.read_bytes() == (w.folder / "a").read_bytes()
+
+
+def test_F9_stdout_and_json_contradict(w: World) -> None:
+    process = w.run("bob", "receive", "--as", "bob", "--relay", w.address, "--stdout", "--json")
+    assert process.wait() == 2, process
+    assert process.result["status"] == "usage"
+
+
+def test_F9_a_reader_that_goes_away_ends_it_quietly_and_the_sender_is_told(w: World) -> None:
+    assert w.relay is not None
+    environment = {**os.environ, "GLIDE_HOME": str(w.folder / "bob"), "GLIDE_RELAY": w.address}
+    command = f"{sys.executable} -m glide receive --as bob --accept all --stdout | head -c 10; exit ${{PIPESTATUS[0]}}"
+    receiver = subprocess.Popen(
+        ["bash", "-c", command], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip  # one thing
+    try:
+        w.relay.event("connected", name="bob")
+        file = w.file("film", 20 * MIB)
+        sender = w.push("alice", "bob", file)
+        assert sender.wait() == 8, sender
+        assert "whoever read it there has gone" in sender.result["message"]
+        out, errors = receiver.communicate(timeout=30)
+    finally:
+        receiver.kill()
+        receiver.wait()
+    assert receiver.returncode == 8
+    assert out == file.read_bytes()[:10]
+    assert b"Traceback" not in errors
+    assert b"whoever read it has gone" in errors
+
+
+def test_F9_a_reader_that_is_slow_is_waited_for(w: World) -> None:
+    assert w.relay is not None
+    environment = {**os.environ, "GLIDE_HOME": str(w.folder / "bob"), "GLIDE_RELAY": w.address, "GLIDE_IDLE": "2s",
+                   "GLIDE_STALL_AFTER": "500ms"}  # fmt: skip  # one thing
+    command = [sys.executable, "-m", "glide", "receive", "--as", "bob", "--accept", "all", "--stdout"]
+    receiver = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        w.relay.event("connected", name="bob")
+        sender = w.push("alice", "bob", "-", idle="2s", stall_after="500ms")
+        data = os.urandom(8 * MIB)
+        sender.feed(data[:MIB], end=False)
+        # Nobody reads yet, for longer than the idle deadline.
+        sender.event("stalled", seconds=4)
+        assert sender.popen.poll() is None
+        writing = threading.Thread(target=sender.feed, args=(data[MIB:],))
+        writing.start()
+        out, errors = receiver.communicate(timeout=30)
+        writing.join()
+    finally:
+        receiver.kill()
+        receiver.wait()
+    assert out == data
+    assert (sender.wait(), receiver.returncode) == (0, 0), (sender, errors)
+
+
+def test_from_pipe_to_pipe_it_is_a_pipe(w: World) -> None:
+    output = w.folder / "out"
+    receiver = into_a_pipe(w, output)
+    sender = w.push("alice", "bob", "-")
+    data = os.urandom(2 * MIB)
+    sender.feed(data)
+    assert (sender.wait(), receiver.wait()) == (0, 0)
+    assert output.read_bytes() == data
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_R3_a_gibibyte_goes_from_pipe_to_pipe_in_flat_memory(w: World) -> None:
+    output = w.folder / "out"
+    os.mkfifo(output)
+    reader = subprocess.Popen(["sha256sum", str(output)], stdout=subprocess.PIPE, text=True)
+    receiver = into_a_pipe(w, output)
+    sender = w.push("alice", "bob", "-")
+    assert w.relay is not None
+    digest, block = hashlib.sha256(), os.urandom(MIB)
+    for _ in range(GIB // MIB):
+        digest.update(block)
+        sender.feed(block, end=False)
+    peaks = {"sender": sender.resident, "receiver": receiver.resident, "relay": w.relay.resident}
+    sender.feed(b"")
+    assert (sender.wait(120), receiver.wait(120)) == (0, 0)
+    out, _ = reader.communicate(timeout=30)
+    assert out.split()[0] == digest.hexdigest()
+    assert max(peaks.values()) < 100 * MIB, peaks
