@@ -306,6 +306,7 @@ class Proxy:
         self.count = 0
         self.limit = limit
         self.reached = threading.Event()
+        self._cuts = 0
         self._target = host, int(port)
         self._moved = threading.Condition()
         self._sockets: list[socket.socket] = []
@@ -333,6 +334,9 @@ class Proxy:
 
     def cut(self) -> None:
         """End all connections, as a network does that breaks."""
+        with self._moved:
+            self._cuts += 1
+            self._moved.notify_all()
         for each in self._sockets:
             try:
                 each.shutdown(socket.SHUT_RDWR)
@@ -365,20 +369,23 @@ class Proxy:
             self._start(self._copy, relay, client, False)
 
     def _copy(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+        cuts = self._cuts
         try:
             while piece := source.recv(16384):
                 if counted:
-                    self._count(len(piece))
+                    self._count(len(piece), cuts)
                 sink.sendall(piece)
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # one of them has gone
 
-    def _count(self, size: int) -> None:
+    def _count(self, size: int, cuts: int) -> None:
         with self._moved:
-            while self.count >= self.limit:
+            while self.count >= self.limit and cuts == self._cuts:
                 self.reached.set()
                 self._moved.wait()
+            if cuts != self._cuts:
+                raise ConnectionAbortedError("what was held up was cut")
             self.count += size
 
     def __enter__(self) -> Proxy:

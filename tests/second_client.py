@@ -26,11 +26,13 @@ PAGE, PAGES, LAST_WORDS = 4_096, (MANIFEST, OFFER, DIGESTS), (REFUSED, FAILED, G
 LIMITS = {**dict.fromkeys(PAGES, PAGE), WANT: 32_768, BLOCKS: 32_768, DATA: 1 << 24, KEEPALIVE: 0}  # others: 2,048
 IDLE, SPEAK_EVERY, SILENCE, NO_DIGEST = 60.0, 30.0, 90.0, bytes(32)  # seconds
 NO_PATH = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f-\x9f]")
-Item, Range = tuple[str, int, int, int], tuple[int, int]  # path, kind, size, time of modification; position, length
 
 
-class Failed(Exception):
-    """A code, a message, and True if the other side said so or has gone: then nothing is left to say."""
+class Item(msgspec.Struct, array_like=True):
+    path: str
+    kind: int
+    size: int = 0
+    mtime: int = 0
 
 
 def sized(data: bytes, width: int = 2) -> bytes:
@@ -42,7 +44,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket, me: bytes, *parts: bytes, responds: bool = False, key: bytes = b"") -> None:
         self.sock, self.unsent, self.inbox, self.sent, self.got = sock, bytearray(), bytearray(), 0, 0
-        self.wanted: list[Range] = []  # what WANT said
+        self.wanted: list[tuple[int, int]] = []  # what WANT said: positions and lengths
         self.stream = sock.makefile("rb", 1)  # reads not one byte more than asked for: that is another layer's
         self.noise = NoiseConnection.from_name(b"Noise_XX_25519_AESGCM_SHA256")
         self.noise.set_keypair_from_private_bytes(Keypair.STATIC, me)
@@ -57,25 +59,24 @@ class Channel:
                 sock.sendall(line + sized(self.noise.write_message(payload)))
                 continue
             if line and (said := self.stream.readline(256)) != line:
-                raise Failed("not-glide", f"the other side said {said!r}", True)
+                raise ValueError(f"the other side said {said!r}")
             self.noise.read_message(self.record(2_176))
             if turn:  # the initiator comes here before it writes the third message
                 self.peer: bytes = state.rs.public_bytes
                 if key not in (b"", self.peer):
-                    raise Failed("key-changed", "not the key that was named", True)
+                    raise ValueError("not the key that was named")
         self.said = self.heard = monotonic()
 
     def record(self, limit: int = 65_535) -> bytes:
-        length = int.from_bytes(self.stream.read(2), "big")
+        length = int.from_bytes(self.stream.read(2))
         if not 0 < length <= limit or len(data := self.stream.read(length)) < length:
-            raise Failed("lost", "the stream just ended, or is not one of records", True)
+            raise ValueError("the stream just ended, or is not one of records")
         return data
 
     def say(self, kind: int, payload: bytes | None = None, **fields: Any) -> None:
-        """Send a frame, as far as it fills records. The rest goes when this side waits, or closes."""
         body = msgspec.msgpack.encode(fields) if payload is None else payload
         self.unsent += bytes([kind]) + sized(sized(body, 4).ljust(PAGE, b"\0") if kind in PAGES else body, 4)
-        self.flush(BRIM)
+        self.flush(BRIM)  # the rest goes when this side waits, or closes
 
     def flush(self, least: int = 1) -> None:
         while len(self.unsent) >= least:
@@ -88,17 +89,17 @@ class Channel:
     def hear(self, *kinds: int, wait: bool = True) -> tuple[int, Any]:
         """The next message, which must be one of these; or (0, {}), if it is not to be waited for and not here."""
         while True:
-            kind, length = (self.inbox[0], int.from_bytes(self.inbox[1:5], "big")) if len(self.inbox) >= 5 else (0, 0)
+            kind, length = (self.inbox[0], int.from_bytes(self.inbox[1:5])) if len(self.inbox) >= 5 else (0, 0)
             if length > LIMITS.get(kind, 2_048) or (kind in MEANT and kind not in (*kinds, *LAST_WORDS)):
-                raise Failed("protocol", f"a frame of type {kind:#x} and {length} bytes has no place here")
+                raise ValueError(f"a frame of type {kind:#x} and {length} bytes has no place here")
             if len(self.inbox) >= 5 + length:
-                body = bytes(self.inbox[5 : 5 + length])
+                body: Any = bytes(self.inbox[5 : 5 + length])
                 del self.inbox[: 5 + length]
                 if kind in MEANT:
-                    body = body[4 : 4 + int.from_bytes(body[:4], "big")] if kind in PAGES else body
-                    message = body if kind == DATA else msgspec.msgpack.decode(body, type=dict[str, Any])
+                    body = body[4 : 4 + int.from_bytes(body[:4])] if kind in PAGES else body
+                    message = body if kind == DATA else msgspec.msgpack.decode(body)
                     if kind in LAST_WORDS:
-                        raise Failed(message["code"], message.get("message", ""), True)
+                        raise ValueError(message)
                     self.wanted += message.get("ranges", []) if kind == WANT else []
                     return kind, message
                 continue
@@ -112,15 +113,13 @@ class Channel:
             elif not wait:
                 return 0, {}
             elif monotonic() >= self.heard + SILENCE:
-                raise Failed("stalled", "nothing came in time")
+                raise ValueError("nothing came in time")
             else:
                 self.say(KEEPALIVE, b"")
 
-    def close(self, **abort: str) -> None:
+    def close(self) -> None:
         """After the last word: wait until the other side has closed too, or TCP may drop what was said."""
         with suppress(OSError):
-            if abort:
-                self.say(ABORT, **abort)
             self.flush()
             self.sock.shutdown(socket.SHUT_WR)
             self.sock.settimeout(3)
@@ -128,144 +127,127 @@ class Channel:
                 pass
 
 
-def parts(ranges: list[Range], items: list[Item]) -> list[tuple[int, int, int]]:
+def parts(ranges: list[tuple[int, int]], items: list[Item]) -> list[tuple[int, int, int]]:
     """Ranges of the stream as parts of files: numbers of items, beginnings and ends in them."""
-    spans = list(enumerate(pairwise(accumulate((size for _, _, size, _ in items), initial=0))))
-    cut = (
-        (n, max(at, start) - start, min(at + count, end) - start) for at, count in ranges for n, (start, end) in spans
-    )
+    spans = list(enumerate(pairwise(accumulate((item.size for item in items), initial=0))))
+    cut = [(n, max(at, start) - start, min(at + size, end) - start) for at, size in ranges for n, (start, end) in spans]
     return [(n, begin, end) for n, begin, end in cut if begin < end]
-
-
-def read(path: Path, at: int, count: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(at)
-        return file.read(count)
 
 
 def send(channel: Channel, top: Path) -> tuple[int, bytes, int]:
     paths = sorted(p for p in (top, *top.rglob("*")) if p.is_dir() or (p.is_file() and not p.is_symlink()))
-    items, pages, digests, sent = list[Item](), [0], list[bytes](), 0
+    items, pages, digests, digest, sent, heard, receipt = list[Item](), [0], list[bytes](), b"", 0, 0, dict[str, Any]()
     for path in paths:
         stat, kind = path.stat(), FOLDER if path.is_dir() else EXECUTABLE if os.access(path, os.X_OK) else FILE
         name, size = path.relative_to(top.parent).as_posix(), 0 if kind == FOLDER else stat.st_size
-        items.append((name, kind, size, stat.st_mtime_ns))
+        items.append(Item(name, kind, size, stat.st_mtime_ns))
     while (first := pages[-1]) < len(items):
-        ends = range(first + 1, min(first + 120, len(items)) + 1)
-        pages += [max(end for end in ends if len(msgspec.msgpack.encode({"items": items[first:end]})) <= PAGE - 4)]
+        fit = range(first + 1, min(first + 120, len(items)) + 1)
+        pages += [max(end for end in fit if len(msgspec.msgpack.encode({"items": items[first:end]})) <= PAGE - 4)]
         channel.say(MANIFEST, items=items[first : pages[-1]])
     channel.say(OFFER)
-    heard, total = channel.hear(ACCEPT)[0], sum(size for _, _, size, _ in items)
+    channel.hear(ACCEPT)
     while channel.hear(WANT)[1].get("more"):
         pass
     while heard != RECEIPT:
         now, channel.wanted = parts(channel.wanted, items), []
-        for number, begin, end in now:
-            for at in range(begin, end, CHUNK):
-                channel.say(DATA, data := read(paths[number], at, min(CHUNK, end - at)))
-                sent += len(data)
-                while channel.hear(ACK, WANT, wait=False)[0]:
-                    pass
-        if not digests:  # so END was not said: that was the first list
-            skipped = {n: begin for n, begin, _ in reversed(now) if (n, items[n][2]) in {(n, end) for n, _, end in now}}
-            for number, (path, (_, kind, size, mtime)) in enumerate(zip(paths, items, strict=True)):
-                hasher = blake3()
-                for at in range(0, size, BLOCK):
-                    hasher.update(data := read(path, at, BLOCK))
-                    channel.say(BUSY, seconds=0)
-                    if (left := skipped.get(number, 0) - at) > 0:
-                        channel.say(BLOCKS, number=number, first=at // BLOCK, digests=blake3(data[:left]).digest())
-                if path.stat().st_mtime_ns != mtime:
-                    raise Failed("file", f"{path} changed meanwhile")
-                digests.append(NO_DIGEST if kind == FOLDER else hasher.digest())
+        for n, begin, end in now:
+            with paths[n].open("rb") as file:
+                file.seek(begin)
+                for at in range(begin, end, CHUNK):
+                    channel.say(DATA, file.read(min(CHUNK, end - at)))
+                    while channel.hear(ACK, WANT, wait=False)[0]:
+                        pass
+            sent += end - begin
+        if not digests:  # so END was not said, and this was the first list
+            begins, ends = {n: begin for n, begin, _ in reversed(now)}, {n: end for n, _, end in now}
+            for n, (path, item) in enumerate(zip(paths, items, strict=True)):
+                digests.append(NO_DIGEST if item.kind == FOLDER else blake3().update_mmap(path).digest())
+                channel.say(BUSY, seconds=0)
+                for at in range(0, begins[n] if ends.get(n) == item.size else 0, BLOCK):
+                    with path.open("rb") as file:
+                        file.seek(at)
+                        block = blake3(file.read(min(BLOCK, begins[n] - at))).digest()
+                    channel.say(BLOCKS, number=n, first=at // BLOCK, digests=block)
+                if path.stat().st_mtime_ns != item.mtime:
+                    raise ValueError(f"{path} has changed meanwhile")
             for page, (first, end) in enumerate(pairwise(pages)):
                 channel.say(DIGESTS, page=page, digests=b"".join(digests[first:end]))
             digest = digests[0] if len(items) == 1 else blake3(b"".join(digests)).digest()
-            channel.say(END, bytes=total, digest=digest)
+            channel.say(END, bytes=sum(item.size for item in items), digest=digest)
         if not channel.wanted:
-            heard, answer = channel.hear(ACK, WANT, RECEIPT)
+            heard, receipt = channel.hear(ACK, WANT, RECEIPT)
     channel.say(DONE)
-    if answer != {"items": sum(kind != FOLDER for _, kind, _, _ in items), "bytes": total, "digest": digest}:
-        raise Failed("partly", f"the receipt is for something else: {answer}", True)
-    return total, digest, sent
+    if (receipt["items"], receipt["digest"]) != (sum(item.kind != FOLDER for item in items), digest):
+        raise ValueError(f"the receipt is for something else: {receipt}")
+    return receipt["bytes"], digest, sent
 
 
 def take(channel: Channel, folder: Path) -> tuple[int, bytes, int]:
-    items, told, heard, got = list[Item](), dict[int, bytes](), MANIFEST, 0
+    items, told, heard, message, got, folders = list[Item](), dict[int, bytes](), 0, None, 0, {""}
     while heard != OFFER:
         heard, message = channel.hear(MANIFEST, OFFER)
-        items += msgspec.convert([(*item, 0, 0, 0)[:4] for item in message.get("items", [])], list[Item])
-    folders = {"", *(path for path, kind, size, _ in items if kind == FOLDER and not size)}
-    good = all(a.split("/") < b.split("/") for (a, *_), (b, *_) in pairwise(items)) and not any(
-        NO_PATH.search(path) or path.rpartition("/")[0] not in folders or (kind > EXECUTABLE and path not in folders)
-        for path, kind, _, _ in items
-    )
-    if not good or any(os.path.lexists(folder / path) for path, *_ in items):
-        channel.say(DECLINE, code="declined", message="these names cannot be, or are there already")
-        raise Failed("declined", "the offer was not taken", True)
-    total = sum(size for _, _, size, _ in items)
+        items += msgspec.convert(message.get("items", []), list[Item])
+    for before, item in pairwise([Item("", FOLDER), *items]):
+        folders |= {item.path} if item.kind == FOLDER and item.size == 0 else set()
+        bad = NO_PATH.search(item.path) or item.path.rpartition("/")[0] not in folders or (folder / item.path).exists()
+        odd = item.path.split("/") <= before.path.split("/") or (item.kind > EXECUTABLE and item.path not in folders)
+        if bad or odd:
+            channel.say(DECLINE, code="declined", message=f"{item.path!r} cannot be, or is there already")
+            raise ValueError("the offer was not taken")
     channel.say(ACCEPT)
+    total = sum(item.size for item in items)
     channel.say(WANT, ranges=[(0, total)] if total else [])
     with TemporaryDirectory(dir=folder, prefix=".second-client-") as made:
-        paths, hashers = [Path(made, path) for path, *_ in items], [blake3() for _ in items]
-        for path, (_, kind, _, _) in zip(paths, items, strict=True):
-            path.mkdir() if kind == FOLDER else path.touch(0o777 if kind == EXECUTABLE else 0o666)
+        paths = [Path(made, item.path) for item in items]
+        for path, item in zip(paths, items, strict=True):
+            (path.mkdir if item.kind == FOLDER else path.touch)(0o777 if item.kind else 0o666)
         while heard != END:
             heard, message = channel.hear(DATA, DIGESTS, END)
             if heard == DIGESTS:
                 told[message["page"]] = message["digests"]
-            for number, begin, end in parts([(got, len(message))], items) if heard == DATA else []:
-                data, message, got = message[: end - begin], message[end - begin :], got + end - begin
-                hashers[number].update(data)
-                with paths[number].open("ab", 0) as file:
-                    file.write(data)
+            for n, begin, end in parts([(got, len(message))], items) if heard == DATA else []:
+                with paths[n].open("ab", 0) as file:
+                    count = file.write(message[: end - begin])
                     os.fsync(file.fileno())
+                message, got = message[count:], got + count
                 channel.say(ACK, bytes=got)
-        digests = [
-            NO_DIGEST if kind == FOLDER else h.digest() for h, (_, kind, _, _) in zip(hashers, items, strict=True)
-        ]
+        digests = [blake3().update_mmap(path).digest() if path.is_file() else NO_DIGEST for path in paths]
         digest = digests[0] if len(items) == 1 else blake3(b"".join(digests)).digest()
         theirs = b"".join(told[page] for page in sorted(told))
-        if (message["bytes"], message["digest"], got, theirs) != (total, digest, total, b"".join(digests)):
-            raise Failed("integrity", "what arrived is not what was sent")
-        for path, (*_, mtime) in reversed([*zip(paths, items, strict=True)]):
-            os.utime(path, ns=(mtime, mtime))
+        if (message, got, theirs) != ({"bytes": total, "digest": digest}, total, b"".join(digests)):
+            channel.say(ABORT, code="integrity", message="what arrived is not what was sent")
+            raise ValueError("what arrived is not what was sent")
+        for path, item in reversed([*zip(paths, items, strict=True)]):  # a folder's time after what is in it
+            os.utime(path, ns=(item.mtime, item.mtime))
         for path in Path(made).iterdir():
             path.rename(folder / path.name)
-    channel.say(RECEIPT, items=sum(kind != FOLDER for _, kind, _, _ in items), bytes=total, digest=digest)
+    channel.say(RECEIPT, items=sum(item.kind != FOLDER for item in items), bytes=total, digest=digest)
     return total, digest, got
 
 
-if __name__ == "__main__":  # push --relay HOST:PORT --key-file FILE --as NAME --to NAME PATH, receive ... --into FOLDER
-    sys.excepthook = lambda _, error, __: print(json.dumps({"status": "error", "message": repr(error)}))
-    options, pushes = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=False)), sys.argv[1] == "push"
-    (host, _, port), me, key_file = options["--relay"].rpartition(":"), options["--as"], Path(options["--key-file"])
-    key_file.touch(0o600)
-    key_file.write_bytes(secret := key_file.read_bytes() or os.urandom(32))
-    control = Channel(socket.create_connection((host, int(port)), IDLE), secret, b"glide/1 control\n")
-    control.say(HELLO, role="send" if pushes else "receive", name=me)
-    control.hear(WELCOME)
-    if pushes:
-        control.say(PUSH, to=options["--to"], transfer=os.urandom(16))
-    call = control.hear(RINGING if pushes else INCOMING)[1]
-    data = Channel(socket.create_connection((host, int(port)), IDLE), secret, b"glide/1 data\n", key=control.peer)
-    data.say(TICKET, ticket=call["ticket"])
-    data.hear(JOINED)
-    mine, theirs = (me.encode(), control.me), (call.get("sender", options.get("--to")).encode(), call["key"])
-    opening = (
-        b"glide/1 e2e\n",
-        b"glide e2e",
-        call["transfer"],
-        control.peer,
-        *(mine + theirs if pushes else theirs + mine),
-    )
-    e2e = Channel(data.sock, secret, *opening, responds=not pushes, key=call["key"])
-    try:
-        total, digest, moved = (send if pushes else take)(e2e, Path(options.get("--into", sys.argv[-1])).resolve())
-    except Exception as error:
-        code, message, *told = error.args if isinstance(error, Failed) else ("protocol", str(error))
-        e2e.close(**{} if told else {"code": code, "message": message[:400]})
-        raise
+# push --relay HOST:PORT --key-file FILE --as NAME --to NAME PATH; or receive --relay ... --as NAME --into FOLDER
+sys.excepthook = lambda _, error, __: sys.stdout.write(json.dumps({"status": "error", "message": repr(error)}) + "\n")
+command, *rest = sys.argv[1:]
+pushes, options = command == "push", dict(zip(rest[::2], rest[1::2], strict=False))
+(host, _, port), key_file = options["--relay"].rpartition(":"), Path(options["--key-file"])
+key_file.touch(0o600)
+key_file.write_bytes(secret := key_file.read_bytes() or os.urandom(32))
+control = Channel(socket.create_connection((host, int(port)), IDLE), secret, b"glide/1 control\n")
+control.say(HELLO, role="send" if pushes else "receive", name=options["--as"])
+control.hear(WELCOME)
+if pushes:
+    control.say(PUSH, to=options["--to"], transfer=os.urandom(16))
+call = control.hear(RINGING if pushes else INCOMING)[1]
+data = Channel(socket.create_connection((host, int(port)), IDLE), secret, b"glide/1 data\n", key=control.peer)
+data.say(TICKET, ticket=call["ticket"])
+data.hear(JOINED)
+ends = [options["--as"].encode(), control.me, (options["--to"] if pushes else call["sender"]).encode(), call["key"]]
+layers = [b"glide/1 e2e\n", b"glide e2e", call["transfer"], control.peer, *(ends if pushes else ends[2:] + ends[:2])]
+e2e = Channel(data.sock, secret, *layers, responds=not pushes, key=call["key"])
+try:
+    size, digest, moved = (send if pushes else take)(e2e, Path(options.get("--into", rest[-1])).resolve())
+finally:
     e2e.close()
-    result = {"status": "ok", "bytes": total, "digest": digest.hex(), "data": moved, "records": e2e.sent}
-    sys.stdout.write(json.dumps({**result, "relay_key": control.peer.hex()}) + "\n")
+said = {"status": "ok", "bytes": size, "digest": digest.hex(), "data": moved, "records": e2e.sent}
+sys.stdout.write(json.dumps({**said, "relay_key": control.peer.hex()}) + "\n")

@@ -250,7 +250,7 @@ def test_D2_the_question_names_the_first_and_counts_all(w: World) -> None:
     receiver = w.receive("bob", terminal=True)
     paths = [w.file(f"file{number}", 2 * KIB) for number in range(5)]
     sender = w.push("alice", "bob", holiday(w), *paths, "--message", "for you")
-    receiver.says("Take it from alice? [y/N/l = list all]")
+    receiver.says("Take it from alice? [y/N]")
     assert "offers 10 files, 80.0 KiB: file0, file1, file2, and more" in receiver.errors
     assert "They say: for you" in receiver.errors
     receiver.types("y\n")

@@ -121,7 +121,7 @@ def terminal(request: pytest.FixtureRequest) -> Iterator[Terminal]:
     opened.close()
 
 
-QUESTION = "Take it from alice? [y/N/l = list all] "
+QUESTION = "Take it from alice? [y/N] "
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_the_paths_that_were_saved_are_all_of_stdout(w: World) -> None:
 def test_a_person_says_yes_at_a_terminal_and_the_sender_is_known_from_then_on(w: World) -> None:
     receiver = w.receive("bob", terminal=True)
     sender = w.push("alice", "bob", w.file("f", 100))
-    receiver.says("Take it from alice? [y/N/l")
+    receiver.says("Take it from alice? [y/N]")
     receiver.types("y\n")
     assert sender.wait() == 0, sender
     listed = w.run("bob", "known", "--json")
@@ -379,13 +379,13 @@ def test_a_key_on_the_command_line_must_be_the_relays(w: World) -> None:
 def test_D2_a_yes_is_for_the_offer_that_was_asked_about(w: World) -> None:
     receiver = w.receive("bob", terminal=True)
     first = w.push("mallory", "bob", w.file("evil.sh", 10))
-    receiver.says("Take it from mallory? [y/N/l")
+    receiver.says("Take it from mallory? [y/N]")
     second = w.push("carol", "bob", w.file("holiday.jpg", 10))
     receiver.event("offer", **{"from": "carol"})
     assert "carol" not in receiver.errors  # nothing is written behind an open question
     receiver.types("n\n")
     assert first.wait() == 4
-    receiver.says("Take it from carol? [y/N/l")
+    receiver.says("Take it from carol? [y/N]")
     assert "holiday.jpg" in receiver.errors.partition("Take it from mallory")[2]
     receiver.types("y\n")
     assert second.wait() == 0

@@ -290,7 +290,7 @@ def test_C5_no_secret_is_an_argument_of_a_process_or_among_its_words(tmp_path: P
         relay = machine.serve("--verbose")
         bob = machine.receive("bob", "--verbose", terminal=True)
         alice = machine.push("alice", "bob", machine.file("holiday.jpg", 1000), "--verbose")
-        bob.says("[y/N/l")  # nobody answers yet: all three are there to be looked at
+        bob.says("[y/N]")  # nobody answers yet: all three are there to be looked at
         processes = {"relay": relay, "bob": bob, "alice": alice}
         arguments = [Path(f"/proc/{each.popen.pid}/cmdline").read_text() for each in processes.values()]
         titles = [Path(f"/proc/{each.popen.pid}/comm").read_text() for each in processes.values()]

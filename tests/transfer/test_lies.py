@@ -249,7 +249,7 @@ async def lied_to(place: Place, bob: Side, item: Item, said: Said, kind: type[Gl
             answer = await answer_of(near)
             await near.close()
         except ConnectionLost:
-assert bytes(3 * BLOCK) in said, "otherwise there was time to say why"
+            assert bytes(3 * BLOCK) in said, "otherwise there was time to say why"
     bob.failed_with(kind)
     if answer is not None:
         assert isinstance(answer, Abort)

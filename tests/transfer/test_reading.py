@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from glide.errors import FileError
 from glide.protocol.endtoend import NO_DIGEST, Range
 from glide.transfer import ranges, reading
-from glide.transfer.digests import BlockDigest, Digest
+from glide.transfer.digests import BlockDigest, Digest, Sent
 from glide.transfer.gathering import Gathered, gather
 from glide.transfer.reading import Reader, check_empty, check_rest
 from tests.transfer import apart
@@ -42,10 +42,11 @@ def gathered(*paths: Path) -> Gathered:
     return gather(paths, warn=lambda line: pytest.fail(line))
 
 
-def read(reader: Reader, wanted: list[Range], block: int = 65536) -> tuple[bytes, list[Digest]]:
+def read(reader: Reader, wanted: list[Range], block: int = 65536) -> tuple[bytes, list[Digest | Sent]]:
     """All of these, as the sender reads it."""
     reader.begin(wanted)
-    found, digests = bytearray(), []
+    found = bytearray()
+    digests: list[Digest | Sent] = []
     while True:
         buffer = bytearray(block)
         count, some = reader.fill(memoryview(buffer))
@@ -55,7 +56,7 @@ def read(reader: Reader, wanted: list[Range], block: int = 65536) -> tuple[bytes
             return bytes(found), digests
 
 
-def all_of(what: Gathered, block: int = 65536) -> tuple[bytes, list[Digest]]:
+def all_of(what: Gathered, block: int = 65536) -> tuple[bytes, list[Digest | Sent]]:
     reader = Reader(what)
     try:
         return read(reader, [(0, what.manifest.bytes)], block)
@@ -91,12 +92,20 @@ def test_what_is_wanted_is_read_and_what_is_read_whole_is_vouched_for_and_the_re
         wanted = [(start, end - start) for start, end in zip(points, points[1:], strict=False)]
         wanted = [each for each, yes in zip(wanted, chosen, strict=False) if yes]
         reader = Reader(what)
-        found, digests = read(reader, wanted, block)
+        found, told = read(reader, wanted, block)
         reader.close()
-        assert found == b"".join(stream[start : start + length] for start, length in wanted)
-        rest = list(check_rest(what, ranges.unsent(what.manifest, wanted)))
-        digests += [each for each in rest if isinstance(each, Digest)]
+        digests = [each for each in told if isinstance(each, Digest)]
         items = list(what.manifest)
+        rest = list(check_rest(what, ranges.unsent(what.manifest, wanted)))
+        assert {each.number for each in told if isinstance(each, Sent)} == {
+            number
+            for number, item in enumerate(items)
+            if item.size
+            and number not in {each.number for each in digests}
+            and any(s < what.manifest.start(number) + item.size <= s + length for s, length in wanted)
+        }
+        assert found == b"".join(stream[start : start + length] for start, length in wanted)
+        digests += [each for each in rest if isinstance(each, Digest)]
         for each in digests:
             assert each.digest == blake3.blake3(content[items[each.number].path[2:]]).digest()
         assert sorted(each.number for each in digests) == [n for n, item in enumerate(items) if item.size]
@@ -112,7 +121,8 @@ def test_blocks_of_what_the_receiver_has_are_told(here: int, block: int, step: i
             small.setattr(reading, "_READ", step)
             found = list(check_rest(what, [(0, what.manifest.item(0), here)]))
         blocks = [each for each in found if isinstance(each, BlockDigest)]
-        assert [each for each in found if isinstance(each, Digest)] == [Digest(0, blake3.blake3(content).digest())]
+        expected = Digest(0, blake3.blake3(content).digest(), in_part=here > 0)
+        assert [each for each in found if isinstance(each, Digest)] == [expected]
         starts = range(0, here, block)
         assert blocks == [
             BlockDigest(0, n, blake3.blake3(content[start : min(start + block, here)]).digest())
@@ -200,7 +210,8 @@ def test_one_of_many_files_that_changes_is_not_vouched_for_and_the_others_are(
     for name in ("a", "b", "c"):
         aged(folder / name, CONTENT)
     what = gathered(folder)
-    reader, found = Reader(what), []
+    reader = Reader(what)
+    found: list[Digest] = []
     reader.begin([(0, 3 * len(CONTENT))])
     received = bytearray()
     moment = {"before": 0, "in the middle": 450, "at the end": 599}[when]
@@ -211,7 +222,7 @@ def test_one_of_many_files_that_changes_is_not_vouched_for_and_the_others_are(
         count, digests = reader.fill(memoryview(buffer))
         assert count == 1000, "the others stay where they are in the stream"
         received += buffer
-        found += digests
+        found += [each for each in digests if isinstance(each, Digest)]
     reader.close()
     good = blake3.blake3(CONTENT).digest()
     assert [(each.number, each.digest) for each in found] == [(1, good), (2, NO_DIGEST), (3, good)]
@@ -229,7 +240,8 @@ def test_to_be_read_or_looked_at_changes_nothing(path: Path) -> None:
 
 
 def test_F3_a_folder_that_becomes_a_link_meanwhile_is_not_gone_through(tmp_path: Path) -> None:
-    aged(tmp_path / "f" / "s" / "x", b"12345") if (tmp_path / "f").mkdir() is None else None
+    (tmp_path / "f").mkdir()
+    aged(tmp_path / "f" / "s" / "x", b"12345")
     aged(tmp_path / "f" / "a", b"12345")
     what = gathered(tmp_path / "f")
     other = aged(tmp_path / "outside" / "x", b"54321")
@@ -238,7 +250,7 @@ def test_F3_a_folder_that_becomes_a_link_meanwhile_is_not_gone_through(tmp_path:
     (tmp_path / "f" / "s").symlink_to(tmp_path / "outside")
     received, found = all_of(what)
     assert received == b"12345" + bytes(5)
-    assert [each.digest == NO_DIGEST for each in found] == [False, True]
+    assert [isinstance(each, Digest) and each.digest == NO_DIGEST for each in found] == [False, True]
 
 
 @apart.root

@@ -259,7 +259,6 @@ async def test_a_receiver_whose_disk_stops_is_given_up_by_the_sender_who_names_i
     async with joined(BRISK) as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(send, near, alice, gather(path), Terms(idle=1.0, stalled=0.4))
         nursery.start_soon(receive, far, bob, place, Terms(idle=0, stalled=0.2))
-    print(repr(bob.error), bob.reports, alice.reports)
     assert "stalled for 1s: waiting for bob's disk" in alice.failed_with(Stalled)
     assert isinstance(bob.error, (Stalled, ConnectionLost))  # the disk may have kept it from hearing why
     assert place.final() == []

@@ -106,29 +106,26 @@ class Folder:
 
     def move_new(self, name: str, to: Folder, final: str) -> None:
         """Move a file or folder to a name that is free. FileExistsError if it is not; nothing is ever replaced."""
-        if os.name == "nt":  # pragma: no cover - its rename refuses by itself
+        if os.name == "nt":  # pragma: no cover - only Windows comes here: its rename refuses by itself
             os.rename(self.at(name), to.at(final))
             return
-        found = self.look(name)
-        is_folder = found is not None and stat.S_ISDIR(found.st_mode)
-        if not is_folder:
-            try:
-                os.link(name, final, src_dir_fd=self.descriptor, dst_dir_fd=to.descriptor, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                    raise
-            else:
-                self.unlink(name)
-                return
-        # A folder, or a file system without hard links: FAT, some of FUSE.
         try:
             _rename_new(self, name, to, final)
         except OSError as error:
-            if not is_folder or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
                 raise
-            # A folder may replace an empty one, and only that: NFS has no other way.
+            self._move_new_otherwise(name, to, final)
+
+    def _move_new_otherwise(self, name: str, to: Folder, final: str) -> None:
+        """Where the file system has no rename that replaces nothing: NFS, some of FUSE."""
+        found = self.look(name)
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            # A folder may replace an empty one, and only that.
             to.make(final)
             self.replace(name, to, final)
+        else:
+            os.link(name, final, src_dir_fd=self.descriptor, dst_dir_fd=to.descriptor, follow_symlinks=False)
+            self.unlink(name)
 
     def replace(self, name: str, to: Folder, final: str) -> None:
         """Move a file to a name, in the place of the file that may stand there."""

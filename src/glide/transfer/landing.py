@@ -10,8 +10,9 @@ The rules, in the order in which they apply:
    ``folders``. Swapping a parent for a symlink changes nothing.
 4. All of a transfer is gathered in one folder of an unpredictable name, mode 0700, in the destination itself: its
    *stage*. Each file in it is created exclusively, mode 0600, so that two names that are one on this disk are found.
-5. Final names appear once the whole transfer is there, checked and synced: each top-level item by one link or rename
-   that cannot replace anything. If the name is taken, the person's choice applies (:class:`Conflict`).
+5. Final names appear once the whole transfer is there, checked and synced: each top-level item by one rename (where
+   there is no such rename, a link) that cannot replace anything. If the name is taken, the person's choice applies
+   (:class:`Conflict`).
 6. Permissions are those of any new file here, with the executable bit as the sender had it: nothing else of a mode
    is ever applied.
 7. What is removed is the stage, and what is in it; nothing else ever is.
@@ -200,9 +201,13 @@ class Landing:
         waiting: dict[int, str] = {}
         self._intend({})
         for top, item in self._manifest.tops():
-            if self._stage.look(str(top)) is None:
+            here, intended = self._stage.look(str(top)), self._intended.get(top, item.path)
+            if here is not None and _same(here, self._folder.look(intended)):
+                self._stage.unlink(str(top))  # a crash came between its getting a name and its losing the other
+                here = None
+            if here is None:
                 # Landed before a crash, or nothing of it was needed.
-                self._note(top, item.path, self._intended.get(top, item.path))
+                self._note(top, item.path, intended)
             elif self._conflict.merges and self._folder.look(item.path) is not None:
                 self._into_existing(top, item)
             else:
@@ -267,7 +272,9 @@ class Landing:
         if here is None:
             return False
         is_folder = item.kind is ItemKind.FOLDER
-        if there is None:
+        if _same(here, there):
+            staged.unlink(entry)
+        elif there is None:
             staged.move_new(entry, folder, name)
         elif is_folder and stat.S_ISDIR(there.st_mode):
             return False
@@ -297,6 +304,13 @@ class Landing:
             else:
                 self.landed.finals[self._manifest.top_of(number)] = final
             return
+
+
+def _same(here: os.stat_result, there: os.stat_result | None) -> bool:
+    """True if that is the same file under two names."""
+    if there is None or stat.S_ISDIR(here.st_mode):
+        return False
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
 def disk_error(error: OSError) -> FileError:

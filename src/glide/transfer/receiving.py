@@ -325,8 +325,8 @@ class _Receiving:
             except GlideError:
                 pass  # the files are here, whatever the sender knows of it
             # After the receipt: whoever reads what we report must not come between the files and it.
-            outcome = await self._told(confirmed)
-        return outcome
+            return await self._told(confirmed)
+        raise AssertionError("unreachable")  # pragma: no cover - the block returns
 
     async def _land(self, end: End) -> Confirmed:
         """Land in a thread, telling the sender meanwhile that we get on, as long as we do."""

@@ -265,6 +265,7 @@ class _Sending:
                 found = await trio.to_thread.run_sync(borrowed.use, some, abandon_on_cancel=True)
                 if found is None:
                     break
+                self._watch.moved()
                 await filled.send(_Block(bytearray(), 0, found, flush=True))
         except GlideError as error:
             await filled.send(error)

@@ -104,11 +104,12 @@ class Folders:
             if journal is not None:
                 undo.callback(journal.close)
             destination = undo.enter_context(Destination.open(arrival.into))
+            new = journal is None
             if journal is None:
                 journal = Journal.create(arrival.journals, arrival.key, destination.path, manifest, sync=arrival.sync)
                 undo.callback(journal.delete)
             folders = cls(arrival, manifest, destination, journal)
-            undo.callback(folders._close_stage)
+            undo.callback(folders._give_up if new else folders._close_stage)
             try:
                 folders._begin()
             except OSError as error:
@@ -303,6 +304,12 @@ class Folders:
         finally:
             self._destination.close()
             self._journal.close()
+
+    def _give_up(self) -> None:
+        """Leave nothing of a transfer that could not be begun."""
+        self._close_stage()
+        if self._journal.speaks:
+            self._destination.discard(self._journal.about.stage)
 
     def _close_stage(self) -> None:
         if self._stage is not None:
