@@ -344,8 +344,9 @@ class Proxy:
                 pass  # it has ended already
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
         self.release()
         self.cut()
         for thread in self._threads:

@@ -1,6 +1,5 @@
 """A second client, from docs/protocol.md alone: nothing of glide in it. It pins no keys, and answers with JSON."""
 
-import json
 import os
 import re
 import select
@@ -30,7 +29,7 @@ NO_PATH = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f-\x9f]")
 
 class Item(msgspec.Struct, array_like=True):
     path: str
-    kind: int
+    kind: int = FILE
     size: int = 0
     mtime: int = 0
 
@@ -118,10 +117,9 @@ class Channel:
                 self.say(KEEPALIVE, b"")
 
     def close(self) -> None:
-        """After the last word: wait until the other side has closed too, or TCP may drop what was said."""
         with suppress(OSError):
             self.flush()
-            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.shutdown(socket.SHUT_WR)  # now wait for the other side's, or TCP may drop what was said
             self.sock.settimeout(3)
             while self.sock.recv(65_536):
                 pass
@@ -196,8 +194,7 @@ def take(channel: Channel, folder: Path) -> tuple[int, bytes, int]:
             channel.say(DECLINE, code="declined", message=f"{item.path!r} cannot be, or is there already")
             raise ValueError("the offer was not taken")
     channel.say(ACCEPT)
-    total = sum(item.size for item in items)
-    channel.say(WANT, ranges=[(0, total)] if total else [])
+    channel.say(WANT, ranges=[(0, total)] if (total := sum(item.size for item in items)) else [])
     with TemporaryDirectory(dir=folder, prefix=".second-client-") as made:
         paths = [Path(made, item.path) for item in items]
         for path, item in zip(paths, items, strict=True):
@@ -227,19 +224,19 @@ def take(channel: Channel, folder: Path) -> tuple[int, bytes, int]:
 
 
 # push --relay HOST:PORT --key-file FILE --as NAME --to NAME PATH; or receive --relay ... --as NAME --into FOLDER
-sys.excepthook = lambda _, error, __: sys.stdout.write(json.dumps({"status": "error", "message": repr(error)}) + "\n")
+sys.excepthook = lambda _, e, __: os.write(1, msgspec.json.encode({"status": "error", "message": repr(e)}) + b"\n")
 command, *rest = sys.argv[1:]
 pushes, options = command == "push", dict(zip(rest[::2], rest[1::2], strict=False))
-(host, _, port), key_file = options["--relay"].rpartition(":"), Path(options["--key-file"])
+(host, port), key_file = options["--relay"].rsplit(":", 1), Path(options["--key-file"])
 key_file.touch(0o600)
 key_file.write_bytes(secret := key_file.read_bytes() or os.urandom(32))
-control = Channel(socket.create_connection((host, int(port)), IDLE), secret, b"glide/1 control\n")
+control = Channel(socket.create_connection((host.strip("[]"), port), IDLE), secret, b"glide/1 control\n")
 control.say(HELLO, role="send" if pushes else "receive", name=options["--as"])
 control.hear(WELCOME)
 if pushes:
     control.say(PUSH, to=options["--to"], transfer=os.urandom(16))
 call = control.hear(RINGING if pushes else INCOMING)[1]
-data = Channel(socket.create_connection((host, int(port)), IDLE), secret, b"glide/1 data\n", key=control.peer)
+data = Channel(socket.create_connection((host.strip("[]"), port), IDLE), secret, b"glide/1 data\n", key=control.peer)
 data.say(TICKET, ticket=call["ticket"])
 data.hear(JOINED)
 ends = [options["--as"].encode(), control.me, (options["--to"] if pushes else call["sender"]).encode(), call["key"]]
@@ -250,4 +247,4 @@ try:
 finally:
     e2e.close()
 said = {"status": "ok", "bytes": size, "digest": digest.hex(), "data": moved, "records": e2e.sent}
-sys.stdout.write(json.dumps({**said, "relay_key": control.peer.hex()}) + "\n")
+os.write(1, msgspec.json.encode({**said, "relay_key": control.peer.hex()}) + b"\n")

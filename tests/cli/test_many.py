@@ -243,6 +243,22 @@ def test_once_ends_with_9_if_some_of_it_is_not_there(w: World) -> None:
     assert receiver.result["status"] == "partly"
 
 
+def test_D1_a_name_in_a_problem_is_escaped_on_both_sides(w: World) -> None:
+    receiver = w.receive("bob", terminal=True)
+    path = w.file("d/\u202egnp.exe", 10)
+    w.file("d/other", 10)
+    sender = w.push("alice", "bob", path.parent)
+    receiver.says("Take it")
+    path.unlink()
+    receiver.types("y\n")
+    assert sender.wait() == 9, sender
+    (told,) = [event["message"] for event in sender.told("notice") if "Not sent" in event["message"]]
+    for text in (told, sender.result["message"], receiver.event("failed")["message"]):
+        assert "\u202e" not in text
+    assert "\\u202egnp.exe" in told
+    assert "\\u202egnp.exe" in receiver.event("failed")["message"]
+
+
 # --- what a person is asked ---
 
 
@@ -253,6 +269,7 @@ def test_D2_the_question_names_the_first_and_counts_all(w: World) -> None:
     receiver.says("Take it from alice? [y/N]")
     assert "offers 10 files, 80.0 KiB: file0, file1, file2, and more" in receiver.errors
     assert "They say: for you" in receiver.errors
+    assert "Answer l to see all of it." in receiver.errors
     receiver.types("y\n")
     assert sender.wait() == 0, sender
 

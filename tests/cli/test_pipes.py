@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.processes import Process, World
+from tests.processes import Process, World, until
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -24,6 +26,25 @@ def into_a_pipe(w: World, output: Path, *arguments: str, **settings: str) -> Pro
     receiver = w.run("bob", *command, *arguments, terminal=False, output=output, **settings)
     receiver.says("You receive as bob")
     return receiver
+
+
+@contextmanager
+def shell(w: World, person: str, command: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A line of shell in which ``glide`` is glide, as ``person``; all that it started is gone behind the block."""
+    own = {**w.settings, **settings, "home": str(w.folder / person), "relay": w.address, "as": person}
+    environment = {**os.environ, **{f"GLIDE_{name.upper()}": value for name, value in own.items()}}
+    line = f'glide() {{ {sys.executable} -m glide "$@"; }}; {command}'
+    with subprocess.Popen(
+        ["bash", "-c", line], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip  # what it is started with
+        try:
+            yield process
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # all of it has ended
 
 
 # --- standard input ---
@@ -62,25 +83,33 @@ def test_F9_what_a_program_has_said_arrives_before_it_ends(w: World) -> None:
     sender = w.push("alice", "bob", "-")
     for count in (1, 2, 3):
         sender.feed(b"tick\n", end=False)
-        sender.progress(5 * count)
-        assert output.read_bytes() == b"tick\n" * count
+        until(lambda: output.read_bytes() == b"tick\n" * count)  # noqa: B023  # it is over before the next turn
     sender.feed(b"")
     assert sender.wait() == 0, sender
     assert receiver.wait() == 0, receiver
     assert output.read_bytes() == b"tick\n" * 3
 
 
+def test_F9_a_trickle_is_acknowledged_within_seconds(w: World) -> None:
+    w.receive("bob", "--accept", "all")
+    sender = w.push("alice", "bob", "-")
+    for count in (1, 2):
+        sender.feed(b"tick\n", end=False)
+        sender.progress(5 * count)
+    sender.feed(b"")
+    assert sender.wait() == 0, sender
+
+
 def test_F9_a_program_may_be_slow(w: World) -> None:
     receiver = w.receive("bob", "--accept", "all", idle="2s", stall_after="500ms")
     sender = w.push("alice", "bob", "-", idle="2s", stall_after="500ms")
     sender.feed(b"first", end=False)
-    sender.progress(5)
     stalled = sender.event("stalled", who="sender")
     assert "the program" in stalled["message"]
     receiver.event("stalled", who="sender")
     # Well beyond the idle deadline: whoever is there and waits for their program is not gone.
-    for seconds in (3, 4):
-        assert [each.event("stalled", seconds=seconds) for each in (sender, receiver)]
+    for each in (sender, receiver):
+        until(lambda: each.told("stalled")[-1]["seconds"] >= 4)  # noqa: B023  # it is over before the next turn
     sender.feed(b" and last")
     assert sender.wait() == 0, sender
     assert (w.into("bob") / "stdin").read_bytes() == b"first and last"
@@ -96,7 +125,7 @@ def test_F9_a_pipe_that_was_cut_is_not_tried_again_and_nothing_bears_its_name(w:
     receiver = w.receive("bob", "--accept", "all", retry="1m")
     sender = w.push("alice", "bob", "-", retry="1m")
     sender.feed(b"half", end=False)
-    sender.progress(4)
+    until(lambda: any((stage / "0").is_file() and (stage / "0").read_bytes() for stage in w.stages("bob")))
     receiver.popen.kill()
     assert sender.wait() == 6, sender
     assert w.landed("bob") == []
@@ -108,28 +137,38 @@ def test_C4_a_sender_that_ends_before_its_pipe_does_is_no_end_of_the_file(w: Wor
     receiver = into_a_pipe(w, output)
     sender = w.push("alice", "bob", "-")
     sender.feed(b"half of it", end=False)
-    sender.progress(10)
+    until(lambda: output.read_bytes() == b"half of it")
     sender.signal(number)
     sender.wait()
     assert receiver.wait() == (4 if number is signal.SIGINT else 6), receiver
     assert output.read_bytes() == b"half of it"
 
 
-def test_F9_standard_input_that_cannot_be_read_is_an_error_on_both_sides(w: World) -> None:
+@pytest.mark.parametrize("how", ["0<&-", "0>/dev/null"], ids=["closed", "write-only"])
+def test_F9_standard_input_that_cannot_be_read_is_an_error_and_no_empty_file(w: World, how: str) -> None:
     receiver = w.receive("bob", "--accept", "all")
-    environment = {**os.environ, "GLIDE_HOME": str(w.folder / "alice"), "GLIDE_RELAY": w.address}
-    done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m glide push bob - --as alice < {w.folder}"],
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert done.returncode == 8, done
-    assert "Standard input cannot be read" in done.stderr
-    assert receiver.event("failed")["status"] == "file"
+    with shell(w, "alice", f"glide push bob - {how}") as sender:
+        _, errors = sender.communicate(timeout=30)
+    assert sender.returncode == 8, errors
+    assert b"Standard input cannot be read" in errors
+    assert b"fault" not in errors
     assert w.left("bob") == []
+    assert not receiver.told("received")
+
+
+@pytest.mark.parametrize("how", [">&-", ">/dev/full"], ids=["closed", "full"])
+def test_F9_standard_output_that_takes_nothing_is_an_error(w: World, how: str) -> None:
+    relay = w.relay
+    assert relay is not None
+    with shell(w, "bob", f"glide receive --accept all --stdout {how}") as receiver:
+        # It may be found out before anybody can push, or by what is pushed.
+        until(lambda: receiver.poll() is not None or bool(relay.told("connected")))
+        sender = w.push("alice", "bob", w.file("f", MIB))
+        assert sender.wait() in (3, 8), sender
+        _, errors = receiver.communicate(timeout=30)
+    assert receiver.returncode == 8, errors
+    assert b"Standard output" in errors
+    assert b"fault" not in errors
 
 
 # --- standard output ---
@@ -152,7 +191,7 @@ def test_F9_stdout_takes_one_transfer_and_ends_with_its_end(w: World) -> None:
     receiver = into_a_pipe(w, output)
     sender = w.push("alice", "bob", "-")
     sender.feed(b"one", end=False)
-    sender.progress(3)
+    until(lambda: output.read_bytes() == b"one")
     second = w.push("carol", "bob", w.file("f", 1))
     assert second.wait() == 4, second
     sender.feed(b"")
@@ -182,22 +221,13 @@ def test_F9_stdout_and_json_contradict(w: World) -> None:
 
 def test_F9_a_reader_that_goes_away_ends_it_quietly_and_the_sender_is_told(w: World) -> None:
     assert w.relay is not None
-    environment = {**os.environ, "GLIDE_HOME": str(w.folder / "bob"), "GLIDE_RELAY": w.address}
-    command = f"{sys.executable} -m glide receive --as bob --accept all --stdout | head -c 10; exit ${{PIPESTATUS[0]}}"
-    receiver = subprocess.Popen(
-        ["bash", "-c", command], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip  # one thing
-    try:
+    with shell(w, "bob", "glide receive --accept all --stdout | head -c 10; exit ${PIPESTATUS[0]}") as receiver:
         w.relay.event("connected", name="bob")
         file = w.file("film", 20 * MIB)
         sender = w.push("alice", "bob", file)
         assert sender.wait() == 8, sender
         assert "whoever read it there has gone" in sender.result["message"]
         out, errors = receiver.communicate(timeout=30)
-    finally:
-        receiver.kill()
-        receiver.wait()
     assert receiver.returncode == 8
     assert out == file.read_bytes()[:10]
     assert b"Traceback" not in errors
@@ -206,27 +236,19 @@ def test_F9_a_reader_that_goes_away_ends_it_quietly_and_the_sender_is_told(w: Wo
 
 def test_F9_a_reader_that_is_slow_is_waited_for(w: World) -> None:
     assert w.relay is not None
-    environment = {**os.environ, "GLIDE_HOME": str(w.folder / "bob"), "GLIDE_RELAY": w.address, "GLIDE_IDLE": "2s",
-                   "GLIDE_STALL_AFTER": "500ms"}  # fmt: skip  # one thing
-    command = [sys.executable, "-m", "glide", "receive", "--as", "bob", "--accept", "all", "--stdout"]
-    receiver = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
+    patience = {"idle": "2s", "stall_after": "500ms"}
+    with shell(w, "bob", "glide receive --accept all --stdout", **patience) as receiver:
         w.relay.event("connected", name="bob")
-        sender = w.push("alice", "bob", "-", idle="2s", stall_after="500ms")
+        sender = w.push("alice", "bob", "-", **patience)
         data = os.urandom(8 * MIB)
         sender.feed(data[:MIB], end=False)
         # Nobody reads yet, for longer than the idle deadline.
-        sender.event("stalled", seconds=4)
+        until(lambda: bool(sender.told("stalled")) and sender.told("stalled")[-1]["seconds"] >= 4)
         assert sender.popen.poll() is None
         writing = threading.Thread(target=sender.feed, args=(data[MIB:],))
         writing.start()
         out, errors = receiver.communicate(timeout=30)
         writing.join()
-    finally:
-        receiver.kill()
-        receiver.wait()
     assert out == data
     assert (sender.wait(), receiver.returncode) == (0, 0), (sender, errors)
 

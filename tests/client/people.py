@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,11 +128,11 @@ class Person:
         await receive(relay, self.me, wishes, self.terms, self.report)
 
     async def waits(
-        self, nursery: trio.Nursery, relay: Address, policy: Policy = Policy.ALL, ask: Ask | None = None
+        self, nursery: trio.Nursery, relay: Address, policy: Policy = Policy.ALL, ask: Ask | None = None, **more: Any
     ) -> None:
         """Begin to receive, in the background; returns once registered."""
         before = len(self.told(events.Registered))
-        nursery.start_soon(self.receive, relay, policy, ask)
+        nursery.start_soon(partial(self.receive, relay, policy, ask, **more))
         await self.hears(events.Registered, times=before + 1)
 
     @asynccontextmanager

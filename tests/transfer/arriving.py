@@ -83,9 +83,7 @@ def digests_of(manifest: Manifest, sent: Tree) -> bytes:
 
 
 def stream_of(manifest: Manifest, sent: Tree) -> bytes:
-    return b"".join(
-        sent.get(item.path) or bytes(item.size) for item in manifest if item.kind is not ItemKind.FOLDER
-    )
+    return b"".join(sent.get(item.path) or bytes(item.size) for item in manifest if item.kind is not ItemKind.FOLDER)
 
 
 def arrival(
@@ -103,9 +101,7 @@ class Receiving:
         self.manifest = manifest_of(sent) if manifest is None else manifest
         self.stream = stream_of(self.manifest, sent)
         self.digests = digests_of(self.manifest, sent)
-        journal = Journal.find(
-            wishes.journals, wishes.key, wishes.into.resolve(), self.manifest, sync=wishes.sync
-        )
+        journal = Journal.find(wishes.journals, wishes.key, wishes.into.resolve(), self.manifest, sync=wishes.sync)
         self.found = journal is not None
         self.storage = Folders.open(wishes, self.manifest, journal)
         self.checking = Checking(self.manifest, self.storage, self._want, lambda _: None)
@@ -139,9 +135,6 @@ class Receiving:
                 trio.run(self._check)
 
     async def _check(self) -> None:
-        async def nothing() -> None:
-            pass
-
         checking = self.checking
         for number, item, here in ranges.unsent(self.manifest, self.wants):
             content = self.sent.get(item.path)
@@ -157,8 +150,13 @@ class Receiving:
             told = self.digests[32 * first : 32 * (first + len(self.manifest.page(page)))]
             await checking.told(page, told, "alice")
         checking.ended()
+        with trio.fail_after(20):
+            await self._until_all_is_settled()
+
+    async def _until_all_is_settled(self) -> None:
+        checking = self.checking
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(checking.run, lambda: None, nothing)
+            nursery.start_soon(checking.run, lambda: None, lambda: None)
             nursery.start_soon(self._feed_again)
             await checking.finished.wait()
             nursery.cancel_scope.cancel()

@@ -17,7 +17,19 @@ from glide.protocol.endtoend import Item, ItemKind
 from glide.transfer.journal import About, Confirmed, Journal, Phase, kept
 from glide.transfer.manifest import Manifest
 from tests.transfer import apart
-from tests.transfer.arriving import KEY, ROOT, Receiving, Tree, arrival, as_found, listed, manifest_of, shown, stages, tree
+from tests.transfer.arriving import (
+    KEY,
+    ROOT,
+    Receiving,
+    Tree,
+    arrival,
+    as_found,
+    listed,
+    manifest_of,
+    shown,
+    stages,
+    tree,
+)
 
 SENT: Tree = {"d": None, "d/x": b"x" * 1000, "d/y": b"y" * 1000, "file": b"file" * 500}
 
@@ -54,7 +66,9 @@ def interrupted(into: Path, journals: Path) -> Iterator[Path]:
 
 def test_what_was_written_is_read_again(into: Path, journals: Path) -> None:
     manifest = Manifest()
-    items = [Item(f"{number:04}", ItemKind(number % 3), 0 if number % 3 == 2 else number, -number) for number in range(500)]
+    items = [
+        Item(f"{number:04}", ItemKind(number % 3), 0 if number % 3 == 2 else number, -number) for number in range(500)
+    ]
     for item in items:
         manifest.add(item)
     manifest.close()

@@ -289,7 +289,7 @@ async def test_C9_a_repeated_offer_learns_no_digest_of_what_is_there(path: Path,
 # --- a crash while names are given ---------------------------------------------------------------------------------
 
 CRASH = """
-import os, sys, trio
+import errno, os, sys, trio
 from pathlib import Path
 from glide.transfer import folders
 from glide.transfer.landing import Conflict
@@ -310,8 +310,12 @@ def crashing(real, before):
         return done
     return call
 
+def no_such_rename(*_):
+    raise OSError(errno.ENOTSUP, "as on NFS")
+
 move, unlink = folders.Folder.move_new, folders.Folder.unlink
 if moment == "between link and unlink":
+    folders._rename_new = no_such_rename
     folders.Folder.unlink = crashing(unlink, True)
 else:
     folders.Folder.move_new = crashing(move, moment == "before a move")

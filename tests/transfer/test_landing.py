@@ -73,7 +73,11 @@ _WRITERS = {
     "assembling.py": {"os.write"},  # to standard output
     "reading.py": {"os.open"},  # the sender's own
 }
-_OWN = {"folders.py": {".unlink", ".replace"}, "staging.py": {".unlink"}}  # methods of a Folder
+_OWN = {
+    "folders.py": {".unlink", ".replace"},
+    "staging.py": {".unlink"},
+    "landing.py": {".unlink"},
+}  # methods of a Folder
 _BUILTIN = {"gathering.py": {"open"}}  # a .gitignore, by its descriptor
 
 
@@ -407,23 +411,17 @@ def test_F6_many_processes_that_land_under_one_name_at_once_get_a_file_and_a_fol
 # --- two names that are one to the disk ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["x", "s"])
-def test_F4_a_name_that_is_another_items_on_the_disk_fails_that_item_alone(
-    into: Path, journals: Path, name: str
-) -> None:
+def test_F4_something_in_the_way_in_the_stage_fails_that_item_alone(into: Path, journals: Path) -> None:
     with Receiving(arrival(into, journals), {"d": None, "first": CONTENT}) as receiving:
         receiving.feed()
-    # What another name of the same offer has made there, as far as the disk can tell: something is in the way.
     (stage,) = stages(into)
-    (into / stage / "0" / name).mkdir() if name == "x" else (into / stage / "0" / name).write_bytes(b"in the way")
+    (into / stage / "0" / "x").mkdir()
     sent: Tree = {"d": None, "d/s": None, "d/s/deep": b"deep", "d/x": CONTENT, "first": CONTENT}
     with Receiving(arrival(into, journals), sent) as receiving:
-        receiving.feed()
-        receiving.check()
         confirmed = receiving.finish()
         problems = receiving.storage.stock.problems
         there = {item.path for n, item in enumerate(receiving.manifest) if n not in problems}
-    # Nobody vouches for what stood there: it is replaced, or what it keeps out fails; never both at once.
+    # It is replaced, since nobody vouches for it, or what it keeps out fails; never neither.
     assert confirmed.items == sum(sent[path] is not None for path in there)
     for path in there:
         assert (into / path).is_dir() if sent[path] is None else (into / path).read_bytes() == sent[path]
@@ -492,7 +490,8 @@ def test_F4_names_that_are_one_to_the_disk_never_replace_each_other(
 ) -> None:
     found, items = _twins(into, journals, conflict)
     contents = {content for content in found.values() if isinstance(content, bytes)}
-    assert {b"first", b"in D", b"large", b"y"} <= contents, "the first of two stands"
+    first = {b"first", b"in D"} if conflict is Conflict.REFUSE else {b"first", b"in D", b"large", b"y"}
+    assert first <= contents, "the first of two stands"
     assert len(contents) == items, "what is confirmed stands"
     assert found["A"] == b"first"
     assert found["D/x"] == b"in D"
@@ -591,9 +590,11 @@ for again in (False, True):
         if again:
             with Receiving(arrival(here / "in", here / "journals", conflict), SENT) as receiving:
                 receiving.feed(300)
-        left = step
+        # The destination itself a person named: it may be a link when it is opened, though not become one later.
+        left = -1 if target == "in" else step
         try:
             with Receiving(arrival(here / "in", here / "journals", conflict), SENT) as receiving:
+                left = step if target == "in" else left
                 receiving.finish()
         except GlideError:
             pass
@@ -626,7 +627,10 @@ def test_F3_a_destination_that_is_removed_in_mid_transfer_is_an_error(into: Path
         shutil.rmtree(into)
         with pytest.raises(FileError):
             receiving.finish()
-    assert shown(into.parent) == {"journals": "folder", **{f"journals/{p.name}": p.read_bytes() for p in journals.iterdir()}}
+    assert shown(into.parent) == {
+        "journals": "folder",
+        **{f"journals/{p.name}": p.read_bytes() for p in journals.iterdir()},
+    }
 
 
 # --- killed ----------------------------------------------------------------------------------------------
@@ -924,9 +928,7 @@ def test_F9_a_stage_that_has_become_a_link_is_neither_followed_nor_a_surprise(
     assert tree(outside) == {"0": b"mine"}
 
 
-def test_F9_links_in_a_stage_are_removed_and_not_what_they_point_to(
-    into: Path, journals: Path, tmp_path: Path
-) -> None:
+def test_F9_links_in_a_stage_are_removed_and_not_what_they_point_to(into: Path, journals: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_bytes(b"mine")

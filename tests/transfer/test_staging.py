@@ -290,13 +290,14 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from glide.errors import FileError
+from glide.transfer.landing import Conflict
 from glide.transfer.stock import boot
 from tests.transfer.arriving import Receiving, arrival, land
 boot()  # what it imports, too
 {apart.NOBODY}
 top = Path(sys.argv[2])
 try:
-    print(land(top / "in", top / "journals", {{"d": None, "d/x": b"12345", "y": b"1"}}, sys.argv[3]).items)
+    print(land(top / "in", top / "journals", {{"d": None, "d/x": b"12345", "y": b"1"}}, Conflict(sys.argv[3])).items)
 except FileError as error:
     print(error)
 """
@@ -341,6 +342,17 @@ def test_F11_a_place_for_journals_without_permission_is_told(public: Path) -> No
     assert "cannot be recorded" in said
     assert "GLIDE_HOME" in said
     assert os.listdir(public / "in") == []
+
+
+@apart.root
+@pytest.mark.parametrize("path", ["y", "d/x"])
+def test_F11_with_skip_a_file_that_cannot_be_read_is_received_beside_it(public: Path, path: str) -> None:
+    (public / "in" / "d").mkdir()
+    (public / "in" / "d").chmod(0o777)
+    (public / "in" / path).write_bytes(b"1" if path == "y" else b"12345")
+    (public / "in" / path).chmod(0o600)
+    assert apart.run(AS_NOBODY, ROOT, public, "skip") == "2"
+    assert (public / "in" / f"{path} (1)").exists()
 
 
 # --- durability ------------------------------------------------------------------------------------------
@@ -415,7 +427,7 @@ def durable_before(found: list[tuple[str, str]], into: Path) -> None:
             dirty.add(path)
         elif call in ("pwrite64", "write") and path.endswith("-wal"):
             journal.add(path)
-        elif call in ("linkat", "renameat2", "renameat") and str(into) in arguments:
+        elif call in ("linkat", "renameat2", "renameat", "rename") and str(into) in arguments:
             assert not dirty or landed, f"{dirty} is not durable before its final name"
             assert not journal, "the journal knows what is about to be given"
             landed = True
@@ -447,7 +459,7 @@ def test_F13_bytes_are_durable_before_they_are_acknowledged_and_names_before_the
 def test_F13_without_fsync_nothing_is_synced(tmp_path: Path, into: Path) -> None:
     found = _driven(tmp_path, into, "no", 200)
     assert [call for call in found if call[0] in ("fsync", "fdatasync", "syncfs")] == []
-    assert any(call == "linkat" for call, _ in found), "the trace sees what it looks for"
+    assert any(call == "renameat2" for call, _ in found), "the trace sees what it looks for"
 
 
 @needs_strace
@@ -458,7 +470,7 @@ def test_F13_a_real_receiver_syncs_before_the_name_and_before_it_answers(tmp_pat
         here.serve()
         here.prefixes["bob"] = ("strace", "-f", "-y", "-s", "16", "-e", f"trace={CALLS}", "-o", str(log))
         file = here.file("file.bin", 3_000_000)
-        receiver = here.receive("bob", "--yes", "--once", *([option] if option == "--no-fsync" else []))
+        receiver = here.receive("bob", "--accept", "all", "--once", *([option] if option == "--no-fsync" else []))
         sender = here.push("alice", "bob", file)
         assert sender.wait() == 0, sender
         assert receiver.wait() == 0, receiver
@@ -474,7 +486,7 @@ def test_F13_a_real_receiver_syncs_before_the_name_and_before_it_answers(tmp_pat
                 places.setdefault("folder", []).append(number)
             elif ".journal-wal" in arguments:
                 places.setdefault("journal", []).append(number)
-        elif call == "linkat" and "file.bin" in arguments:
+        elif call in ("linkat", "renameat2") and "file.bin" in arguments:
             places["named"] = [number]
         elif call in ("sendto", "sendmsg") and "TCP" in arguments:
             places.setdefault("sent", []).append(number)

@@ -98,7 +98,7 @@ async def test_what_is_waited_for_is_named(
                 await trio.testing.wait_all_tasks_blocked()
                 mock_clock.jump(7)
                 await trio.testing.wait_all_tasks_blocked()
-                assert side.reports == [events.StalledEvent(TRANSFER, *spoken(watch), 7, watch.cause().text)]
+                assert side.reports == [events.StalledEvent(TRANSFER, watch.cause().who, 7, watch.cause().text)]
                 mock_clock.jump(100)
     arrow = {"sender": "to", "receiver": "from"}[me]
     assert str(stalled.value).startswith(f"The transfer {arrow} bob stalled for 1m: {watch.cause().text}.")
@@ -108,16 +108,11 @@ async def test_what_is_waited_for_is_named(
     assert stalled.value.worth_a_retry is at_hand
 
 
-def spoken(watch: Watch) -> tuple[str]:
-    return (watch.cause().who,)
-
-
 @asynccontextmanager
 async def watched(side: Side, me: str, known: Mapping[str, object]) -> AsyncIterator[Watch]:
     """A watch that knows just this, over a connection on which nothing is said."""
-    ago = {"heard": 0.0, "relay": 0.0, "busy": HOUR} | {
-        key: known[key] for key in known if isinstance(known[key], float)
-    }
+    ago: dict[str, float] = {"heard": 0.0, "relay": 0.0, "busy": HOUR}
+    ago |= {key: value for key, value in known.items() if isinstance(value, float)}
     async with joined(patience=math.inf) as ends:
         connection, now = ends[0], trio.current_time()
         hint = Hint(str(known.get("side", "")), lambda: now - ago["relay"])

@@ -161,7 +161,9 @@ def test_a_yes_covers_a_later_offer_only_if_no_path_is_new_and_it_is_no_more(
         before, manifest = manifest_of(old), manifest_of(new, modified=modified)
         receiving = Receiving(arrival(top / "in", top / "journals"), old, before)
         receiving.die()
-        with Journal.find(top / "journals", KEY, (top / "in").resolve(), manifest, sync=False) or pytest.fail() as found:
+        with (
+            Journal.find(top / "journals", KEY, (top / "in").resolve(), manifest, sync=False) or pytest.fail() as found
+        ):
             expected = set(new) <= set(old) and manifest.bytes <= before.bytes and manifest.files <= before.files
             assert covered(manifest, found) is expected
     finally:

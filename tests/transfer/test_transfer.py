@@ -6,7 +6,6 @@ import os
 import random
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,7 +42,6 @@ from tests.transfer.halves import (
     send,
     socket_pair,
     transferred,
-    while_reading,
 )
 
 ONE = Outcome(1, len(CONTENT), digest(CONTENT))
@@ -276,7 +274,8 @@ async def test_a_no_reaches_the_sender_with_its_reason_and_nothing_is_sent(
     alice, bob = await transferred(gather(path), place, decide=decide)
     assert "bob declined: Not on a Sunday." in alice.failed_with(kind)
     assert "in your own words" in bob.failed_with(kind)
-    assert alice.reports == bob.reports == sent == []
+    assert alice.reports == bob.reports == []
+    assert sent == []
     assert place.is_clean()
 
 
@@ -300,134 +299,6 @@ async def test_who_does_not_answer_in_time_has_declined_and_is_told(path: Path, 
     assert "nobody answered within 300ms" in bob.failed_with(Stopped)
     assert alice.reports == bob.reports == []
     assert place.is_clean()
-
-
-# --- files that change -------------------------------------------------------------------------------------
-
-
-def changes(path: Path) -> dict[str, tuple[Callable[[], object], str]]:
-    """What may happen to a file while it is sent, and what is said of it then."""
-
-    def grow() -> None:
-        with path.open("ab") as file:
-            file.write(b"more")
-
-    def replace() -> None:
-        fresh = path.with_name("fresh")
-        fresh.write_bytes(CONTENT)
-        os.utime(fresh, ns=(0, path.stat().st_mtime_ns))
-        fresh.replace(path)
-
-    def swap_for_a_folder() -> None:
-        if not path.is_dir():
-            path.unlink()
-            path.mkdir()
-
-    return {
-        "grows": (grow, "it grew"),
-        "shrinks": (lambda: os.truncate(path, BLOCK + 1), "it shrank"),
-        "is removed": (lambda: path.unlink(missing_ok=True), "it was removed"),
-        "is replaced": (replace, "it was replaced"),
-        "is written to": (lambda: path.write_bytes(CONTENT), "it was written to"),
-        "becomes a folder": (swap_for_a_folder, "it was replaced"),
-    }
-
-
-WAYS = list(changes(Path()))
-
-
-@pytest.mark.parametrize("how", WAYS)
-async def test_a_file_that_changes_on_the_way_fails_on_both_sides_and_says_how(
-    path: Path, place: Place, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    change, words = changes(path)[how]
-    gathered = gather(path)
-    while_reading(monkeypatch, "file.bin", change)
-    alice, bob = await transferred(gathered, place)
-    assert words in alice.failed_with(FileError)
-    assert words in bob.failed_with(FileError)
-    assert "alice" in str(bob.error)
-    assert str(path.parent) not in str(bob.error)
-    assert place.final() == []
-    assert bob.of(events.Saved) == []
-
-
-@pytest.mark.parametrize("how", WAYS)
-async def test_a_file_among_others_that_changes_on_the_way_is_missing_and_the_others_land(
-    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch, sent: list[int], how: str
-) -> None:
-    tree = tmp_path / "tree"
-    (tree / "sub").mkdir(parents=True)
-    for name in ("before", "sub/file.bin", "zz after"):
-        (tree / name).write_bytes(CONTENT)
-    gathered = gather(tree)
-    change, words = changes(tree / "sub/file.bin")[how]
-    while_reading(monkeypatch, "tree/sub/file.bin", change)
-    alice, bob = await transferred(gathered, place)
-    assert alice.error is bob.error is None
-    assert alice.outcome is not None
-    assert bob.outcome is not None
-    for outcome in (alice.outcome, bob.outcome):
-        assert (outcome.items, outcome.bytes, outcome.missing) == (2, 2 * len(CONTENT), 1)
-        assert outcome.digest == whole(bytes(32) + digest(CONTENT) + bytes(64) + digest(CONTENT))
-    assert any("file.bin" in problem and words in problem for problem in alice.outcome.problems)
-    assert bob.outcome.problems == ("tree/sub/file.bin: the sender could not read all of it",)
-    assert sum(sent) == 3 * len(CONTENT), "its place in the stream is filled"
-    assert place.into is not None
-    assert files(place.into) == {"tree": None, "tree/before": CONTENT, "tree/sub": None, "tree/zz after": CONTENT}
-    assert len(bob.of(events.Saved)) == 2
-    assert place.is_clean()
-
-
-@pytest.mark.parametrize("how", ["vanish", "become unreadable", "become other files", "get other times"])
-async def test_files_that_change_before_their_turn_are_missing_and_the_others_land(
-    tmp_path: Path, place: Place, how: str
-) -> None:
-    if how == "become unreadable" and os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    for number in range(20):
-        (tree / f"{number:02}").write_bytes(SMALL)
-    gathered = gather(tree)
-    for number in (0, 7, 8, 19):
-        file = tree / f"{number:02}"
-        match how:
-            case "vanish":
-                file.unlink()
-            case "become unreadable":
-                file.chmod(0)
-            case "become other files":
-                file.unlink()
-                file.symlink_to("01")
-            case "get other times":
-                os.utime(file, ns=(0, 0))
-    alice, bob = await transferred(gathered, place)
-    assert alice.error is bob.error is None
-    assert alice.outcome is not None
-    assert bob.outcome is not None
-    assert alice.outcome.items == bob.outcome.items == 16
-    assert alice.outcome.missing == bob.outcome.missing == len(alice.outcome.problems) == 4
-    assert len(place.final()) == 1
-    assert place.into is not None
-    landed = files(place.into / "tree")
-    assert sorted(landed) == [f"{number:02}" for number in range(20) if number not in (0, 7, 8, 19)]
-    assert set(landed.values()) == {SMALL}
-
-
-async def test_a_folder_that_vanishes_takes_its_files_with_it_and_no_others(tmp_path: Path, place: Place) -> None:
-    for name in ("tree/gone/a", "tree/gone/b", "tree/stays"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(SMALL)
-    gathered = gather(tmp_path / "tree")
-    (tmp_path / "tree/gone").rename(tmp_path / "elsewhere")
-    (tmp_path / "tree/gone").symlink_to(tmp_path / "elsewhere")  # no way around: symlinks are not followed
-    alice, bob = await transferred(gathered, place)
-    assert alice.error is bob.error is None
-    assert alice.outcome is not None
-    assert (alice.outcome.items, alice.outcome.missing) == (1, 2)
-    assert place.into is not None
-    assert files(place.into) == {"tree": None, "tree/gone": None, "tree/stays": SMALL}
 
 
 # --- disks -------------------------------------------------------------------------------------------------
@@ -464,12 +335,13 @@ async def test_F11_what_arrived_before_the_disk_was_full_is_kept_and_goes_on_onc
         assert "The disk is full" in bob.failed_with(FileError)
         assert place.final() == ["other"]
         (kept,) = place.kept()
-        assert kept.bytes >= BLOCK
+        there = (place.stage() / "0").stat().st_size
+        assert BLOCK <= kept.bytes <= there, "it may know less than there is, never more"
         monkeypatch.undo()
         (small / "other").unlink()
         alice, bob = await transferred(gather(path), place, again=True)
         assert alice.outcome == bob.outcome == ONE
-        assert bob.of(events.Resumed) == [events.Resumed(TRANSFER, kept.bytes)]
+        assert bob.of(events.Resumed) == [events.Resumed(TRANSFER, there)]
         assert files(small) == {"file.bin": CONTENT}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -61,7 +62,7 @@ def receive(
     from glide.cli.run import run
     from glide.client import receive as client
     from glide.client.consent import Consent
-    from glide.errors import UsageError
+    from glide.errors import FileError, UsageError
     from glide.people.policy import Policy
     from glide.protocol.names import parse
     from glide.transfer.landing import Conflict
@@ -73,6 +74,8 @@ def receive(
     ) as (chosen, renderer):  # fmt: skip  # every flag of the verb, and nothing else
         if chosen["stdout"] and chosen["json"]:
             raise UsageError("--stdout and --json both want standard output.", next="Leave one of them out.")
+        if chosen["stdout"] and sys.stdout is None:  # its number may be another file's by now
+            raise FileError("There is no standard output to write to.", "Nothing is received.")
         me, policy = options.me(chosen), Policy(chosen["accept"])
         can_ask = policy is Policy.ASK and options.on_terminal()
         terms = options.terms(chosen)

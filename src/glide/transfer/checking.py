@@ -31,6 +31,9 @@ _READ = 4 * 1024 * 1024
 # How often somebody who waits for us is told that we get on, in seconds.
 _GETTING_ON = 1.0
 
+# Put in for what cannot be read here: then it is no digest that anybody tells, and the file is asked for again.
+_UNREADABLE = blake3.blake3(b"not to be read here").digest()
+
 Want = Callable[[Sequence[Range]], Awaitable[None]]
 
 
@@ -63,6 +66,7 @@ class Checking:
                 case State.EXISTS if manifest.item(number).size:
                     self._to_read.append(number)
         self._begun = dict(stock.begun)
+        self._blocks_to_come = {number: set(range(-(-self._begun[number] // BLOCK))) for number in self._awaited}
         self._again: dict[int, int] = {}  # bytes that are still awaited of files that were asked for again
 
     # --- what is told, and what has come ---
@@ -86,6 +90,7 @@ class Checking:
             raise ProtocolError("The sender told digests of blocks that are not here.")
         for at in range(len(digests) // 32):
             self._blocks[number, first + at] = digests[32 * at : 32 * at + 32]
+            self._blocks_to_come[number].discard(first + at)
         self._wake()
 
     async def stored(self, files: Iterable[tuple[int, int]]) -> None:
@@ -117,6 +122,9 @@ class Checking:
         """The sender has told everything."""
         if not all(self._told):
             raise ProtocolError("The sender ended before it told all digests.")
+        for number, blocks in self._blocks_to_come.items():
+            if blocks and self._of(self._theirs, number) != NO_DIGEST:
+                raise ProtocolError("The sender ended before it told all digests of blocks.")
         self._ended = True
         self._settle(())
 
@@ -214,13 +222,13 @@ class Checking:
             try:
                 descriptor = self._storage.file(number, item)
             except OSError:
-                yield number, NO_DIGEST
+                yield number, _UNREADABLE
                 continue
             try:
                 for _ in _hash(descriptor, hasher, 0, item.size):
                     yield None
             except OSError:
-                hasher = blake3.blake3(b"not to be read")
+                hasher = blake3.blake3(_UNREADABLE)
             finally:
                 os.close(descriptor)
             yield number, hasher.digest()
@@ -293,4 +301,4 @@ def _hash_all(descriptor: int, hasher: blake3.blake3, start: int, end: int) -> N
         for _ in _hash(descriptor, hasher, start, end):
             pass
     except OSError:
-        hasher.update(b"not to be read")  # then it is no digest that anybody has, and is asked for again
+        hasher.update(_UNREADABLE)

@@ -19,6 +19,8 @@ RELATIVE = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY
+_REOPEN = _NOFOLLOW | _BINARY | getattr(os, "O_NONBLOCK", 0)
 
 # What one writev takes: IOV_MAX of Linux and macOS; POSIX promises 16.
 _MOST_PIECES = 1024
@@ -76,17 +78,21 @@ class Folder:
 
     def create(self, name: str) -> int:
         """A descriptor of a new file, mode 0600."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY
-        return os.open(self.at(name), flags, 0o600, dir_fd=self.descriptor)
+        return os.open(self.at(name), _CREATE, 0o600, dir_fd=self.descriptor)
 
     def reopen(self, name: str, *, writing: bool = True) -> int:
         """A descriptor of a regular file that is there; anything else is an error, and waits for nobody."""
-        flags = (os.O_RDWR if writing else os.O_RDONLY) | _NOFOLLOW | _BINARY | getattr(os, "O_NONBLOCK", 0)
+        return self.reopen_looking(name, writing=writing)[0]
+
+    def reopen_looking(self, name: str, *, writing: bool = True) -> tuple[int, os.stat_result]:
+        """As :meth:`reopen`, and what the system says of that file."""
+        flags = (os.O_RDWR if writing else os.O_RDONLY) | _REOPEN
         descriptor = os.open(self.at(name), flags, dir_fd=self.descriptor)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             os.close(descriptor)
             raise OSError(errno.EINVAL, "no regular file")
-        return descriptor
+        return descriptor, found
 
     def look(self, name: str) -> os.stat_result | None:
         """What stands under ``name``, itself and not what it points to; None if nothing does."""
@@ -165,6 +171,8 @@ class Folder:
 
 def write_at(descriptor: int, pieces: list[memoryview], offset: int) -> None:
     """Write all of ``pieces`` from ``offset`` on."""
+    if len(pieces) == 1 and hasattr(os, "pwrite") and os.pwrite(descriptor, pieces[0], offset) == len(pieces[0]):
+        return  # a small file
     while pieces:
         if hasattr(os, "pwritev"):
             count = os.pwritev(descriptor, pieces[:_MOST_PIECES], offset)

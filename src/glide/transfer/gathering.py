@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,8 @@ def gather(
 def gather_pipe(filename: str | None, warn: Callable[[str], None]) -> Gathered:  # as gather, less its paths
     """Standard input, as the one thing to be sent; nobody knows how much it will be. Raises :class:`FileError`."""
     name = "stdin" if filename is None else filename
+    if sys.stdin is None:  # its number may be another file's by now
+        raise FileError("There is no standard input to send.", _UNDISTURBED)
     try:
         _check_path(name, name)
     except BadName as error:

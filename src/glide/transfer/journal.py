@@ -63,6 +63,7 @@ class About(msgspec.Struct, frozen=True):
     bytes: int
     began: float  # seconds since 1970
     boot: str  # which run of the machine that was
+    conflict: str
 
 
 class Confirmed(msgspec.Struct, frozen=True):
@@ -138,9 +139,9 @@ class Journal:
         database = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             file.chmod(0o600)
+            database.execute(f"PRAGMA synchronous = {'FULL' if sync else 'OFF'}")
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute(f"PRAGMA synchronous = {'FULL' if sync else 'OFF'}")
             database.execute("BEGIN IMMEDIATE")
             if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
                 for statement in _SCHEMA.split(";"):

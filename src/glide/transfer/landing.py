@@ -159,6 +159,18 @@ class Landed:
     renamed: dict[int, str] = field(default_factory=dict)  # files in folders that did
     failed: dict[int, str] = field(default_factory=dict)  # items, with what is in them, and why
 
+    def with_inside(self, manifest: Manifest) -> dict[int, str]:
+        """What failed, with what is in it."""
+        found: dict[int, str] = {}
+        for number, problem in self.failed.items():
+            inside = f"{manifest.item(number).path}/"
+            found[number] = problem
+            for each in range(number + 1, manifest.items):
+                if not manifest.item(each).path.startswith(inside):
+                    break
+                found[each] = problem
+        return found
+
     def path(self, destination: Destination, top: int, number: int, item: Item) -> str:
         """Where an item stands."""
         first, slash, rest = item.path.partition("/")

@@ -79,10 +79,10 @@ class OpenFile:
         if folder is None:
             flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
             self.descriptor = os.open(name, flags)
-        else:
-            self.descriptor = folder.reopen(str(name), writing=False)
-        try:
             self._there = os.fstat(self.descriptor)
+        else:
+            self.descriptor, self._there = folder.reopen_looking(str(name), writing=False)
+        try:
             self._compare(self._there)
         except BaseException:
             self.close()

@@ -220,7 +220,16 @@ class _Receiving:
     async def _write(self, full: trio.MemoryReceiveChannel[_Batch]) -> None:
         """Hash, write and sync, each batch in one thread call; acknowledge what is durable; take in what is said."""
         synced_at = trio.current_time()
-        async for batch in full:
+        while True:
+            batch: _Batch | None = None
+            behind = self._assembly.stored > self._acknowledged
+            with trio.CancelScope(deadline=synced_at + SYNC_SECONDS if behind else math.inf):
+                batch = await full.receive()
+            if batch is None:  # the sender pauses: what it has sent is made durable all the same
+                await self._store([], sync=True)
+                synced_at = trio.current_time()
+                await self._acknowledge()
+                continue
             if isinstance(batch.said, GlideError):
                 await self._store(batch.views, sync=False)  # it is synced on the way out
                 raise batch.said

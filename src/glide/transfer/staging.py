@@ -18,6 +18,10 @@ _MOST_UNSYNCED = 64
 # The umask can only be read by setting it: once, before there are threads that create files.
 UMASK = os.umask(0o077)
 os.umask(UMASK)
+_PLAIN, _EXECUTABLE = 0o666 & ~UMASK, 0o777 & ~UMASK
+
+_HAS_MODES = hasattr(os, "fchmod")
+_HAS_TIMES = os.utime in os.supports_fd
 
 
 class Stage:
@@ -113,8 +117,8 @@ class Stage:
         try:
             if item.kind is not ItemKind.STREAM:
                 set_times(descriptor, item.modified)
-            if hasattr(os, "fchmod"):
-                os.fchmod(descriptor, (0o777 if item.kind is ItemKind.EXECUTABLE else 0o666) & ~UMASK)
+            if _HAS_MODES:
+                os.fchmod(descriptor, _EXECUTABLE if item.kind is ItemKind.EXECUTABLE else _PLAIN)
         except BaseException:
             os.close(descriptor)
             raise
@@ -181,7 +185,7 @@ def _name(top: int, path: str) -> str:
 
 def set_times(descriptor: int, modified: int) -> None:
     """Give a file its time of modification, in nanoseconds since 1970, as far as the disk can hold it."""
-    if os.utime in os.supports_fd:
+    if _HAS_TIMES:
         try:
             os.utime(descriptor, ns=(modified, modified))
         except (OSError, OverflowError):

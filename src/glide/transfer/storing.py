@@ -172,7 +172,7 @@ class Folders:
         into = os.fsencode(self._destination.path)
         return About(
             arrival.relay, arrival.sender, arrival.key, into, stage, names, manifest.files, manifest.bytes, time.time(),
-            this_boot,
+            this_boot, arrival.conflict,
         )  # fmt: skip  # in the order of the fields
 
     # --- after a crash ---
@@ -183,19 +183,25 @@ class Folders:
         for _, item, _ in self._journal.items():
             manifest.add(item)
         manifest.close()
+        confirmed = self._journal.confirmed
         if self._destination.folder.look(about.stage) is not None:
             with self._destination.stage(about.stage) as stage:
-                self._landing(manifest, stage).run()
+                landed = self._landing(manifest, stage, Conflict(about.conflict)).run()
+            before = self._journal.failed()
+            lost = [manifest.item(number) for number in landed.with_inside(manifest) if number not in before]
+            lost = [item for item in lost if item.kind is not ItemKind.FOLDER]
+            items, size = confirmed.items - len(lost), confirmed.bytes - sum(item.size for item in lost)
+            confirmed = Confirmed(items, size, confirmed.digest)
             self._destination.discard(about.stage)
-        self._journal.note_landed(self._journal.confirmed)
+        self._journal.note_landed(confirmed)
 
-    def _landing(self, manifest: Manifest, stage: Stage) -> Landing:
+    def _landing(self, manifest: Manifest, stage: Stage, conflict: Conflict) -> Landing:
         journal = self._journal
         return Landing(
             self._destination,
             stage,
             manifest,
-            self._arrival.conflict,
+            conflict,
             journal.note_finals,
             journal.finals(),
             sync=self._arrival.sync,
@@ -251,9 +257,9 @@ class Folders:
             if sync:
                 stage.folder.sync()
             self._journal.note_whole(self._count(digest))
-            self._landed = self._landing(manifest, stage).run()
-            for number, problem in self._landed.failed.items():
-                self._fail_inside(number, problem)
+            self._landed = self._landing(manifest, stage, self._arrival.conflict).run()
+            for number, problem in self._landed.with_inside(manifest).items():
+                self.stock.fail(number, problem)
             stage.close()
             confirmed = self._count(digest)
             self._destination.discard(self._journal.about.stage)
@@ -261,14 +267,6 @@ class Folders:
         except OSError as error:
             raise disk_error(error) from None
         return confirmed
-
-    def _fail_inside(self, number: int, problem: str) -> None:
-        inside = f"{self._manifest.item(number).path}/"
-        self.stock.fail(number, problem)
-        for each in range(number + 1, self._manifest.items):
-            if not self._manifest.item(each).path.startswith(inside):
-                break
-            self.stock.fail(each, problem)
 
     def _count(self, digest: bytes) -> Confirmed:
         files = size = 0
