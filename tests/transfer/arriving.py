@@ -150,7 +150,7 @@ class Receiving:
             told = self.digests[32 * first : 32 * (first + len(self.manifest.page(page)))]
             await checking.told(page, told, "alice")
         checking.ended()
-        with trio.fail_after(20):
+        with trio.fail_after(10):
             await self._until_all_is_settled()
 
     async def _until_all_is_settled(self) -> None:

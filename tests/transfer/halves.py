@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -348,9 +348,8 @@ async def wanted(connection: Connection) -> list[tuple[int, int]]:
 async def ended(connection: Connection, *contents: bytes) -> bytes:
     """Tell the digests of these and the end, as a sender does; the digest of all."""
     told = b"".join(map(digest, contents))
-    await connection.send(
-        Digests(page=0, digests=told), End(bytes=sum(map(len, contents)), digest=whole(told)),
-    )  # fmt: skip  # one thing
+    end = End(bytes=sum(map(len, contents)), digest=whole(told))
+    await connection.send(Digests(page=0, digests=told), end)
     return whole(told)
 
 
@@ -393,18 +392,6 @@ def spied(sizes: list[int]) -> Callable[[Connection, memoryview], Awaitable[None
         await real(connection, data)
 
     return send_data
-
-
-def pages(items: Iterator[Item], of: int) -> Iterator[tuple[Item, ...]]:
-    """Items in groups of so many."""
-    group: list[Item] = []
-    for item in items:
-        group.append(item)
-        if len(group) == of:
-            yield tuple(group)
-            group = []
-    if group:
-        yield tuple(group)
 
 
 # --- disks -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import errno
 import os
 import shutil
@@ -66,7 +67,17 @@ _OS |= {"pwritev"}
 _PATH = {"write_text", "write_bytes", "rename", "unlink", "mkdir", "symlink_to", "hardlink_to", "chmod", "rmdir"}
 _MODULES = {"shutil", "tempfile", "tarfile", "zipfile"}
 _WRITERS = {
-    "folders.py": {"os.open", "os.link", "os.rename", "os.replace", "os.unlink", "os.mkdir", "os.pwritev", "os.write"},
+    "folders.py": {
+        "os.open",
+        "os.link",
+        "os.rename",
+        "os.replace",
+        "os.unlink",
+        "os.mkdir",
+        "os.pwrite",
+        "os.pwritev",
+        "os.write",
+    },
     "staging.py": {"os.fchmod", "os.utime", "shutil"},
     "landing.py": {"shutil"},
     "journal.py": {".mkdir", ".chmod", ".unlink"},  # names that no peer has a say in
@@ -241,9 +252,7 @@ def test_F6_refuse_replaces_nothing_that_appears_later(into: Path, journals: Pat
     with Receiving(arrival(into, journals, Conflict.REFUSE), SENT) as receiving:
         (into / "d").mkdir()
         assert receiving.finish().items == 1
-        assert receiving.storage.stock.problems == {
-            number: "something of that name has appeared" for number in range(5)
-        }
+        assert receiving.storage.stock.problems == dict.fromkeys(range(5), "something of that name has appeared")
     assert tree(into) == {"d": "folder", "file.txt": CONTENT}
 
 
@@ -553,7 +562,7 @@ from tests.transfer.arriving import Receiving, arrival, tree
 
 top, conflict, merge, target = Path(sys.argv[2]), Conflict(sys.argv[3]), sys.argv[4] == "merge", sys.argv[5]
 SENT = {"d": None, "d/e": None, "d/s": None, "d/s/deep": b"deep", "d/x": b"x" * 1000, "d/z": b"", "file": b"file"}
-EVENTS = {"open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.listdir", "os.utime", "os.chmod", "shutil.rmtree"}
+EVENTS = {"open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.listdir", "os.utime", "os.chmod"}
 left, outside = -1, None
 
 def hook(event, arguments):
@@ -1069,7 +1078,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     folders._function.cache_clear()
     monkeypatch.setattr(os, "link", none)
-    monkeypatch.setattr(folders.ctypes, "CDLL", lambda *_, **__: Bare())
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Bare())
     yield
     folders._function.cache_clear()
 

@@ -6,6 +6,7 @@ import os
 import random
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import blake3
@@ -39,7 +40,7 @@ def aged(path: Path, content: bytes) -> Path:
 
 
 def gathered(*paths: Path) -> Gathered:
-    return gather(paths, warn=lambda line: pytest.fail(line))
+    return gather(paths, warn=pytest.fail)
 
 
 def read(reader: Reader, wanted: list[Range], block: int = 65536) -> tuple[bytes, list[Digest | Sent]]:
@@ -89,7 +90,7 @@ def test_what_is_wanted_is_read_and_what_is_read_whole_is_vouched_for_and_the_re
         what = gathered(Path(folder) / "f")
         stream = b"".join(content.values())
         points = sorted(set(edges))
-        wanted = [(start, end - start) for start, end in zip(points, points[1:], strict=False)]
+        wanted = [(start, end - start) for start, end in pairwise(points)]
         wanted = [each for each, yes in zip(wanted, chosen, strict=False) if yes]
         reader = Reader(what)
         found, told = read(reader, wanted, block)
@@ -106,8 +107,8 @@ def test_what_is_wanted_is_read_and_what_is_read_whole_is_vouched_for_and_the_re
         }
         assert found == b"".join(stream[start : start + length] for start, length in wanted)
         digests += [each for each in rest if isinstance(each, Digest)]
-        for each in digests:
-            assert each.digest == blake3.blake3(content[items[each.number].path[2:]]).digest()
+        for told_of in digests:
+            assert told_of.digest == blake3.blake3(content[items[told_of.number].path[2:]]).digest()
         assert sorted(each.number for each in digests) == [n for n, item in enumerate(items) if item.size]
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_bytes_that_come_in_pieces_of_any_size_make_the_files_that_were_sent(
     with tempfile.TemporaryDirectory(prefix="glide-test-") as folder:
         stream = b"".join(pieces)
         points = [0, *sorted(min(edge, len(stream)) for edge in edges), len(stream)]
-        sent: Tree = {f"{n}": stream[a:b] for n, (a, b) in enumerate(zip(points, points[1:], strict=False))}
+        sent: Tree = {f"{n}": stream[a:b] for n, (a, b) in enumerate(pairwise(points))}
         (Path(folder) / "in").mkdir()
         with Receiving(arrival(Path(folder) / "in", Path(folder) / "journals"), sent) as receiving:
             stored = receiving.storage.assembly.store([memoryview(piece) for piece in pieces])
@@ -112,10 +113,10 @@ def test_F3_no_component_is_followed_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "in" / "to file").symlink_to(tmp_path / "outside" / "file")
     with Folder.open(tmp_path / "in") as folder:
         for components in (["link"], ["link", "s"]):
-            with pytest.raises(OSError, match="."):
+            with pytest.raises(OSError, match=r"\w"):
                 folder.below(components)
         for writing in (False, True):
-            with pytest.raises(OSError, match="."):
+            with pytest.raises(OSError, match=r"\w"):
                 folder.reopen("to file", writing=writing)
         with pytest.raises(FileExistsError):
             folder.create("to file")
@@ -134,7 +135,7 @@ def test_only_a_regular_file_is_opened_again_and_a_pipe_is_not_waited_for(tmp_pa
     with Folder.open(tmp_path) as folder:
         for name in ("fifo", "folder"):
             for writing in (False, True):
-                with pytest.raises(OSError, match="."):
+                with pytest.raises(OSError, match=r"\w"):
                     folder.reopen(name, writing=writing)
     assert not before or len(os.listdir("/proc/self/fd")) == before
 
@@ -367,13 +368,13 @@ def calls(log: Path) -> list[tuple[str, str]]:
     """What was called, in the order in which it was done, with its arguments."""
     found, begun = [], {}
     for line in log.read_text(errors="replace").splitlines():
-        pid = line.split(maxsplit=1)[0]
+        pid, whole = line.split(maxsplit=1)[0], line
         if line.endswith("<unfinished ...>"):
             begun[pid] = line.removesuffix("<unfinished ...>")
             continue
         if " resumed>" in line:
-            line = begun.pop(pid) + line.partition(" resumed>")[2]
-        if match := _CALL.match(line):
+            whole = begun.pop(pid) + line.partition(" resumed>")[2]
+        if match := _CALL.match(whole):
             found.append((match[1], match[2]))
     return found
 
@@ -451,7 +452,8 @@ def test_F13_bytes_are_durable_before_they_are_acknowledged_and_names_before_the
     assert any(str(into) in each and "/0/s" in each for each in synced), "folders inside are synced too"
     assert any("journals" in each and "-wal" in each for each in synced)
     assert any(call == "syncfs" for call, _ in found) is (many > 100)
-    tail = found[[n for n, (_, arguments) in enumerate(found) if '"receipt"' in arguments][0] - 8 :]
+    receipt = next(number for number, (_, arguments) in enumerate(found) if '"receipt"' in arguments)
+    tail = found[receipt - 8 : receipt]
     assert any("journals" in arguments for call, arguments in tail if call in ("fsync", "fdatasync"))
 
 
@@ -468,7 +470,7 @@ def test_F13_a_real_receiver_syncs_before_the_name_and_before_it_answers(tmp_pat
     log = tmp_path / "log"
     with world(tmp_path) as here:
         here.serve()
-        here.prefixes["bob"] = ("strace", "-f", "-y", "-s", "16", "-e", f"trace={CALLS}", "-o", str(log))
+        here.prefixes["bob"] = ("strace", "-f", "-yy", "-s", "16", "-e", f"trace={CALLS}", "-o", str(log))
         file = here.file("file.bin", 3_000_000)
         receiver = here.receive("bob", "--accept", "all", "--once", *([option] if option == "--no-fsync" else []))
         sender = here.push("alice", "bob", file)
@@ -494,7 +496,9 @@ def test_F13_a_real_receiver_syncs_before_the_name_and_before_it_answers(tmp_pat
         assert set(places) == {"named", "sent"}
         return
     (named,) = places["named"]
-    writes = [n for n, (call, arguments) in enumerate(found) if call == "pwritev" and ".part/0>" in arguments]
+    writes = [
+        n for n, (call, arguments) in enumerate(found) if call in ("pwritev", "pwrite64") and ".part/0>" in arguments
+    ]
     assert writes[-1] < places["file"][-1] < named
     assert any(writes[-1] < number < named for number in places["journal"])
     answered = next(number for number in places["sent"] if number > named)

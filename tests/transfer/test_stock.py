@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -72,8 +73,8 @@ def test_what_is_kept_is_what_is_the_same_and_durable(
         had: dict[Item, tuple[int, int]] = {}
         for _, position, item in before.numbered():
             if item.kind is not ItemKind.FOLDER:
-                came = [min(max(count - position, 0), item.size) for count in (durable + more, durable)]
-                had[item] = came[0], came[1]
+                there, safe = (min(max(count - position, 0), item.size) for count in (durable + more, durable))
+                had[item] = there, safe
         expected: dict[str, object] = {}
         changed = 0
         was = {item.path: item for item in before}
@@ -100,7 +101,7 @@ def test_what_is_kept_is_what_is_the_same_and_durable(
             older = was.get(item.path)
             changed += older is not None and older != item and had.get(older, (0, 0))[0] > 0
         assert stock.changed == changed
-        # What an earlier offer had, and this one has not, is gone. A file of which nothing had come may be there or not.
+        # What an earlier offer had, and this one has not, is gone. What nothing had come of may be there or not.
         assert {path: what for path, what in staged.items() if what != b""} == {
             path: what for path, what in expected.items() if what != b""
         }
@@ -135,8 +136,6 @@ def test_with_skip_a_file_of_the_same_size_in_the_same_place_is_looked_at(
 
 @pytest.mark.parametrize("kind", ["link", "folder", "fifo"])
 def test_with_skip_what_is_no_file_is_not_looked_at(tmp_path: Path, kind: str) -> None:
-    import os
-
     (tmp_path / "elsewhere").write_bytes(b"12345")
     into = tmp_path / "in"
     into.mkdir()
@@ -161,9 +160,9 @@ def test_a_yes_covers_a_later_offer_only_if_no_path_is_new_and_it_is_no_more(
         before, manifest = manifest_of(old), manifest_of(new, modified=modified)
         receiving = Receiving(arrival(top / "in", top / "journals"), old, before)
         receiving.die()
-        with (
-            Journal.find(top / "journals", KEY, (top / "in").resolve(), manifest, sync=False) or pytest.fail() as found
-        ):
+        with Journal.find(top / "journals", KEY, (top / "in").resolve(), manifest, sync=False) or pytest.fail(
+            "it is there"
+        ) as found:
             expected = set(new) <= set(old) and manifest.bytes <= before.bytes and manifest.files <= before.files
             assert covered(manifest, found) is expected
     finally:
@@ -178,7 +177,11 @@ def test_what_is_whole_begun_or_failed_is_kept_apart() -> None:
     stock.begun[0] = 1
     stock.whole(0, digests[:32])
     stock.fail(1, "for a reason")
-    assert (list(stock.states), stock.begun, stock.problems) == ([1, 0, 5][:1] + [5, 0], {}, {1: "for a reason"})
+    assert (list(stock.states), stock.begun, stock.problems) == (
+        [State.WHOLE, State.FAILED, State.MISSING],
+        {},
+        {1: "for a reason"},
+    )
     assert stock.wants() == [(2, 1)]
     stock.forget(0)
     assert stock.digest(0) == bytes(32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from glide.client import partials
 from glide.errors import Declined, IntegrityError
 from glide.protocol.endtoend import Item, ItemKind
-from glide.transfer import storing
 from glide.transfer.filenames import candidates
 from glide.transfer.journal import Confirmed
 from glide.transfer.landing import Conflict
@@ -33,7 +31,6 @@ from tests.transfer.arriving import (
     stages,
     tree,
 )
-
 
 # --- what should come of it ------------------------------------------------------------------------------
 
@@ -127,15 +124,15 @@ class Transfers(RuleBasedStateMachine):
         self.durable: dict[tuple[bytes, bytes], dict[Item, int]] = {}
         # and what was confirmed to a sender who does not know: the items, the receipt, and what stood then.
         self.unconfirmed: dict[tuple[bytes, bytes], tuple[list[Item], Confirmed, Standing]] = {}
-        self.real_boot = storing.boot
         self.boots = 0
-        storing.boot = lambda: str(self.boots)
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("glide.transfer.storing.boot", lambda: str(self.boots))
 
     def teardown(self) -> None:
         if hasattr(self, "top"):
             if self.receiving is not None:
                 self.receiving.close()
-            storing.boot = self.real_boot
+            self.patch.undo()
             shutil.rmtree(self.top)
 
     def place(self, path: str, content: bytes | None) -> None:
@@ -368,17 +365,8 @@ class Transfers(RuleBasedStateMachine):
 
 
 Transfers.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
-@pytest.fixture(autouse=True)
-def same_boot() -> Iterator[None]:
-    """An example that is cut short by a time limit puts nothing back."""
-    before = storing.boot
-    yield
-    storing.boot = before
-
-
-class TestTransfers(Transfers.TestCase):  # type: ignore[misc]  # hypothesis types it as Any
-    pass
+TestTransfers = Transfers.TestCase

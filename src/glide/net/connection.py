@@ -144,9 +144,10 @@ class Connection:
                 continue
             if said is not None and self.machine.may_say(said.kind):
                 await self.send(said)
-            elif self._last_sent + self.deadlines.keepalive - trio.current_time() <= 0:
-                if self.machine.may_say(Kind.KEEPALIVE):  # the last word may have been said while this waited
-                    await self.send(Keepalive())
+                continue
+            due = self._last_sent + self.deadlines.keepalive - trio.current_time() <= 0
+            if due and self.machine.may_say(Kind.KEEPALIVE):  # the last word may have been said while this waited
+                await self.send(Keepalive())
 
     def silence(self) -> trio.Lock:
         """To be held, with ``async with``, while tasks that may be sending are cancelled: none is cut in the middle."""
