@@ -295,6 +295,8 @@ def _plain(name: str, value: Any) -> Any:
             return value.hex()
         case "path", str():
             return value  # exactly, for scripts; written in ASCII
+        case _, tuple():
+            return [_plain(name, each) for each in value]
         case _, str():
             return printable(value, 2000)
     return value

@@ -20,7 +20,6 @@ neither runs ahead of the other.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +63,8 @@ _BUFFERS = 3  # one being read, one waiting, one being sent
 
 # Ranges that a receiver may ask for at once: two for each item, and some more.
 _SPARE_RANGES = 1000
+# Lists of ranges that wait to be read.
+_MOST_LISTS = 1000
 
 
 async def send(
@@ -138,7 +139,7 @@ class _Sending:
 
     async def run(self, *, again: bool) -> Outcome:
         filled_in, filled_out = trio.open_memory_channel[_Block | GlideError](1)
-        wanted_in, wanted_out = trio.open_memory_channel[list[Range]](math.inf)
+        wanted_in, wanted_out = trio.open_memory_channel[list[Range]](_MOST_LISTS)
         with self._watch.deadline(self._means), one_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch.run)
@@ -328,7 +329,10 @@ class _Sending:
                     self._acknowledged = count
                     self._progress()
                 case Want() as want:
-                    wanted.send_nowait(await self._wants(want))
+                    try:
+                        wanted.send_nowait(await self._wants(want))
+                    except trio.WouldBlock:
+                        raise ProtocolError(f"{self._to} wants more and more.") from None
                 case Busy(seconds=seconds):
                     self._watch.peer_is_busy(seconds)
                 case Receipt() as receipt:

@@ -23,7 +23,7 @@ from glide.transfer.journal import About, Confirmed, Journal, Phase
 from glide.transfer.landing import KEPT, Conflict, Destination, Landed, Landing, disk_error, new_stage
 from glide.transfer.manifest import Manifest
 from glide.transfer.staging import Stage
-from glide.transfer.stock import State, Stock, boot, take_stock
+from glide.transfer.stock import State, Stock, boot, covered, take_stock
 
 # How many top-level names a journal holds for people to read.
 _NAMES = 3
@@ -123,7 +123,7 @@ class Folders:
         if about is not None and journal.phase is Phase.LANDING:
             self._land_the_rest(about)
         if about is not None and journal.phase is Phase.LANDED:
-            if self._is_the_same():
+            if stands(journal, self._manifest, destination):
                 self.confirmed = journal.confirmed
                 self.stock = Stock(self._manifest)
                 for number, _, digest in journal.items():
@@ -206,25 +206,6 @@ class Folders:
             journal.finals(),
             sync=self._arrival.sync,
         )
-
-    def _is_the_same(self) -> bool:
-        """True if what was confirmed is what is offered now, and still stands there."""
-        journal, manifest = self._journal, self._manifest
-        items = iter(manifest)
-        count = 0
-        for _, was, _ in journal.items():
-            count += 1
-            if next(items, None) != was:
-                return False
-        finals = journal.finals()
-        for top, item in manifest.tops():
-            found = self._destination.look(finals.get(top, item.path))
-            is_folder = found is not None and stat.S_ISDIR(found.st_mode)
-            if found is None or is_folder is not (item.kind is ItemKind.FOLDER):
-                return False
-            if not is_folder and found.st_size != item.size:
-                return False
-        return count == manifest.items and not manifest.streams
 
     # --- while it arrives ---
 
@@ -354,6 +335,33 @@ class StandardOutput:
 
     def close(self) -> None:
         pass
+
+
+def stands(journal: Journal, manifest: Manifest, destination: Destination) -> bool:
+    """True if what was confirmed is what is offered now, and still stands there."""
+    items, count = iter(manifest), 0
+    for _, was, _ in journal.items():
+        count += 1
+        if next(items, None) != was:
+            return False
+    finals = journal.finals()
+    for top, item in manifest.tops():
+        found = destination.look(finals.get(top, item.path))
+        is_folder = found is not None and stat.S_ISDIR(found.st_mode)
+        if found is None or is_folder is not (item.kind is ItemKind.FOLDER):
+            return False
+        if not is_folder and found.st_size != item.size:
+            return False
+    return count == manifest.items and not manifest.streams
+
+
+def agreed(journal: Journal, manifest: Manifest, into: Path) -> bool:
+    """True if a person who said yes to what the journal speaks of has thereby said yes to this."""
+    if journal.phase is Phase.RECEIVING:
+        return covered(manifest, journal)
+    # That yes has had its transfer. What is left of it is the receipt.
+    with Destination.open(into) as destination:
+        return stands(journal, manifest, destination)
 
 
 def open_storage(arrival: Arrival, manifest: Manifest, journal: Journal | None) -> Storage:

@@ -14,8 +14,7 @@ from glide.protocol.endtoend import Abort, Decline, Item, Offer, Page
 from glide.transfer.filenames import BadName
 from glide.transfer.journal import Journal
 from glide.transfer.manifest import Checker, Manifest
-from glide.transfer.stock import covered
-from glide.transfer.storing import Arrival, Storage, open_storage
+from glide.transfer.storing import Arrival, Storage, agreed, open_storage
 from glide.transfer.terms import aborted
 
 # A manifest may have so many pages of 4 KiB: a million items with names of usual length. All that are looked at or
@@ -118,7 +117,10 @@ async def decided(
             return None, False
         into = arrival.into.resolve()
         journal = Journal.find(arrival.journals, arrival.key, into, manifest, sync=arrival.sync)
-        return journal, journal is not None and covered(manifest, journal)
+        try:
+            return journal, journal is not None and agreed(journal, manifest, into)
+        except GlideError:
+            return journal, False  # what is wrong with the destination is told after a yes
 
     journal, before = await trio.to_thread.run_sync(find)
     try:
