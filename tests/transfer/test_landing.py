@@ -360,7 +360,7 @@ def test_F6_what_landed_beside_something_else_is_not_received_twice_if_the_recei
     assert list(journals.iterdir()) == []
 
 
-def test_R_what_landed_and_was_removed_since_is_received_anew(into: Path, journals: Path) -> None:
+def test_what_landed_and_was_removed_since_is_received_anew(into: Path, journals: Path) -> None:
     with Receiving(arrival(into, journals), SENT) as receiving:
         receiving.finish()
     (into / "file.txt").unlink()

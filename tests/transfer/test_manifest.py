@@ -331,7 +331,19 @@ def test_a_file_that_turns_out_to_be_unreadable_is_told_so_whatever_was_known_be
     assert (table.failed, table.problems, list(table.ready)) == (2, ["it shrank", "it grew"], [0])
 
 
-def test_a_hundred_thousand_unreadable_files_are_counted_and_a_few_told() -> None:
+def test_a_digest_of_a_file_of_which_the_end_is_still_sent_waits_for_that_end() -> None:
+    table = DigestTable(manifest_from([Item("a", FILE, 9), Item("b", FILE, 9)]))
+    table.add(Digest(0, b"a" * 32, in_part=True))
+    table.read_to_the_end(1)
+    assert not table.ready
+    table.add(Digest(1, b"b" * 32, in_part=True))
+    assert bytes(table.digests) == bytes(32) + b"b" * 32
+    table.read_to_the_end(0)
+    assert bytes(table.digests) == b"a" * 32 + b"b" * 32
+    assert (table.complete, list(table.ready)) == (True, [0])
+
+
+def test_a_thousand_unreadable_files_are_counted_and_a_few_told() -> None:
     table = DigestTable(manifest_from([Item(f"{n:05}", FILE, 1) for n in range(1000)]))
     for number in range(1000):
         table.add(Digest(number, NO_DIGEST, f"{number}"))

@@ -64,6 +64,8 @@ def push(
         to = parse(name)
         if len(chosen["message"]) > 400 or any("\ud800" <= c <= "\udfff" for c in chosen["message"]):
             raise UsageError("--message: 400 characters of UTF-8 at most.")
+        if "" in paths:
+            raise UsageError("A PATH is empty.", "Nobody was disturbed.", "A dot (.) is the folder that you are in.")
         if "-" in paths and len(paths) > 1:
             raise UsageError("- is standard input, which is sent alone.", next="To send a file of that name: ./-")
         me, address = options.me(chosen), options.address(chosen)

@@ -19,7 +19,8 @@ def listed(journals: Path, report: events.Report) -> int:
     """Report what is kept of transfers that are not under way right now; how many there are. Blocks."""
     count = 0
     for found, _ in kept(journals):
-        if found.phase is not Phase.LANDED:
+        # Without its stage, which may not have been made yet when it was interrupted, nothing is kept of it.
+        if found.phase is not Phase.LANDED and os.path.isdir(_stage(found)):
             report(_event(found))
             count += 1
     return count
@@ -56,8 +57,13 @@ def _remove(found: Kept, journal: Journal) -> None:
     journal.delete()
 
 
+def _stage(found: Kept) -> str:
+    return os.path.join(os.fsdecode(found.about.into), found.about.stage)
+
+
 def _event(found: Kept) -> events.Partial:
     about = found.about
-    path = os.path.join(os.fsdecode(about.into), about.stage)
     age = max(0, round(time.time() - found.touched))
-    return events.Partial(path, about.sender, about.key, about.names, about.items, found.bytes, about.bytes, age)
+    return events.Partial(
+        _stage(found), about.sender, about.key, about.names, about.items, found.bytes, about.bytes, age
+    )

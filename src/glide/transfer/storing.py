@@ -192,6 +192,7 @@ class Folders:
             lost = [item for item in lost if item.kind is not ItemKind.FOLDER]
             items, size = confirmed.items - len(lost), confirmed.bytes - sum(item.size for item in lost)
             confirmed = Confirmed(items, size, confirmed.digest)
+            self._journal.note_whole(confirmed)
             self._destination.discard(about.stage)
         self._journal.note_landed(confirmed)
 
@@ -243,6 +244,7 @@ class Folders:
                 self.stock.fail(number, problem)
             stage.close()
             confirmed = self._count(digest)
+            self._journal.note_whole(confirmed)  # what could not land is gone with the stage
             self._destination.discard(self._journal.about.stage)
             self._journal.note_landed(confirmed)
         except OSError as error:
