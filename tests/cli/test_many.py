@@ -86,17 +86,16 @@ def test_F7_times_and_executable_bits_arrive_and_nothing_else_of_a_mode(w: World
     os.umask(umask)
     assert stat.S_IMODE((landed / "a.txt").stat().st_mode) == 0o666 & ~umask
     assert stat.S_IMODE((landed / "b/c.bin").stat().st_mode) == 0o777 & ~umask
-    for path in ("", "a.txt", "b", "b/c.bin"):
-        assert (landed / path).stat().st_mtime_ns == 1_400_000_000_987_654_321, path
+    for name in ("", "a.txt", "b", "b/c.bin"):
+        assert (landed / name).stat().st_mtime_ns == 1_400_000_000_987_654_321, name
 
 
 def test_names_that_are_odd_but_names_arrive_as_they_are(w: World) -> None:
     w.receive("bob", "--accept", "all")
     odd = ["aux.c", "a:b", "Übergröße – ñandú.txt", "e\u0301", "\u00e9", " ", "-rf", "a\\b", "x" * 255, "\u202egnp.exe"]
     for number, name in enumerate(odd):
-        path = w.folder / "odd" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(str(number))
+        (w.folder / "odd").mkdir(exist_ok=True)
+        (w.folder / "odd" / name).write_text(str(number))
     sender = w.push("alice", "bob", w.folder / "odd")
     assert sender.wait() == 0, sender
     assert tree(w.into("bob") / "odd") == {name: str(number).encode() for number, name in enumerate(odd)}

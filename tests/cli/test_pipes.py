@@ -20,10 +20,10 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 
-def into_a_pipe(w: World, output: Path, *arguments: str, **settings: str) -> Process:
+def into_a_pipe(w: World, output: Path) -> Process:
     """Bob, who writes what he gets to standard output."""
     command = ["receive", "--as", "bob", "--relay", w.address, "--accept", "all", "--stdout"]
-    receiver = w.run("bob", *command, *arguments, terminal=False, output=output, **settings)
+    receiver = w.run("bob", *command, output=output)
     receiver.says("You receive as bob")
     return receiver
 
@@ -150,7 +150,7 @@ def test_F9_standard_input_that_cannot_be_read_is_an_error_and_no_empty_file(w: 
     with shell(w, "alice", f"glide push bob - {how}") as sender:
         _, errors = sender.communicate(timeout=30)
     assert sender.returncode == 8, errors
-    assert b"Standard input cannot be read" in errors
+    assert b"standard input" in errors.lower()
     assert b"fault" not in errors
     assert w.left("bob") == []
     assert not receiver.told("received")
@@ -167,7 +167,7 @@ def test_F9_standard_output_that_takes_nothing_is_an_error(w: World, how: str) -
         assert sender.wait() in (3, 8), sender
         _, errors = receiver.communicate(timeout=30)
     assert receiver.returncode == 8, errors
-    assert b"Standard output" in errors
+    assert b"standard output" in errors.lower()
     assert b"fault" not in errors
 
 

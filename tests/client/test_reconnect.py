@@ -31,7 +31,7 @@ def proxy(w: World) -> Iterator[Proxy]:
 
 def under_way(w: World, proxy: Proxy, *arguments: str, **settings: str) -> tuple[Process, Process]:
     """Receiver and sender, held up at 40 %, with most of that on bob's disk."""
-    receiver = w.receive("bob", "--accept", "all", *arguments, **settings)
+    receiver = w.receive("bob", "--accept", "all", *arguments, terminal=False, **settings)
     sender = w.push("alice", "bob", w.file("film", TOTAL), relay=proxy.address, **settings)
     assert proxy.reached.wait(30), sender
     until(lambda: any(path.stat().st_size > HELD - 3 * MIB for each in w.stages("bob") for path in each.iterdir()))

@@ -13,10 +13,12 @@ from glide.errors import one_error
 from glide.protocol.endtoend import BLOCK, NO_DIGEST, Item, ItemKind, Range
 from glide.transfer import ranges
 from glide.transfer.checking import Checking
-from glide.transfer.journal import Confirmed, Journal, Kept, Phase, kept
+from glide.transfer.journal import Confirmed, Journal, Phase
+from glide.transfer.keeping import Kept, kept
 from glide.transfer.landing import Conflict
 from glide.transfer.manifest import Checker, Manifest, whole
-from glide.transfer.storing import Arrival, Folders
+from glide.transfer.storage import Arrival
+from glide.transfer.storing import Folders
 
 ROOT = Path(__file__).parent.parent.parent
 KEY = b"k" * 32

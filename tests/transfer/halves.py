@@ -28,13 +28,13 @@ from glide.protocol.frames import Data, Kind
 from glide.protocol.preface import Purpose
 from glide.protocol.states import Machine
 from glide.transfer import gathering, receiving, sending
+from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import Gathered
-from glide.transfer.journal import Kept, kept
+from glide.transfer.keeping import Kept, kept
 from glide.transfer.landing import Conflict
 from glide.transfer.manifest import whole
-from glide.transfer.reading import OpenFile
-from glide.transfer.sending import BLOCK
-from glide.transfer.storing import Arrival
+from glide.transfer.sources import OpenFile
+from glide.transfer.storage import Arrival
 from glide.transfer.taking import Claim, Decide, Offered, Room
 from glide.transfer.terms import Hint, Outcome, Terms
 

@@ -10,8 +10,8 @@ import pytest
 
 from glide import events
 from glide.errors import FileError
+from glide.transfer.feeding import BLOCK
 from glide.transfer.manifest import whole
-from glide.transfer.sending import BLOCK
 from tests.transfer.halves import (
     CONTENT,
     SMALL,

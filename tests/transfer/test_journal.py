@@ -15,7 +15,8 @@ import pytest
 
 from glide.errors import FileError
 from glide.protocol.endtoend import Item, ItemKind
-from glide.transfer.journal import About, Confirmed, Journal, Phase, kept
+from glide.transfer.journal import About, Confirmed, Journal, Phase
+from glide.transfer.keeping import kept
 from glide.transfer.manifest import Manifest
 from tests.transfer import apart
 from tests.transfer.arriving import (

@@ -17,8 +17,9 @@ import glide
 from glide.client import partials
 from glide.errors import Declined, FileError
 from glide.protocol.endtoend import ItemKind
-from glide.transfer import folders, landing
-from glide.transfer.landing import Conflict, Destination, new_stage
+from glide.transfer import folders
+from glide.transfer.destination import Destination, disk_error, new_stage
+from glide.transfer.landing import Conflict
 from tests.transfer import apart
 from tests.transfer.arriving import (
     ROOT,
@@ -79,10 +80,10 @@ _WRITERS = {
         "os.write",
     },
     "staging.py": {"os.fchmod", "os.utime", "shutil"},
-    "landing.py": {"shutil"},
+    "destination.py": {"shutil"},
     "journal.py": {".mkdir", ".chmod", ".unlink"},  # names that no peer has a say in
     "assembling.py": {"os.write"},  # to standard output
-    "reading.py": {"os.open"},  # the sender's own
+    "sources.py": {"os.open"},  # the sender's own
 }
 _OWN = {
     "folders.py": {".unlink", ".replace"},
@@ -358,6 +359,17 @@ def test_F6_what_landed_beside_something_else_is_not_received_twice_if_the_recei
         receiving.storage.known()
     assert tree(into) == before
     assert list(journals.iterdir()) == []
+
+
+def test_F6_what_landed_in_part_is_not_received_twice_if_the_receipt_was_lost(into: Path, journals: Path) -> None:
+    sent: Tree = {"a": CONTENT, "d": None, "d/x": CONTENT, "d/y": CONTENT, "z": CONTENT}
+    readable = {path: sent[path] for path in sent if path not in ("a", "d/y")}
+    with Receiving(arrival(into, journals), readable, manifest_of(sent)) as receiving:
+        confirmed = receiving.finish()
+        assert confirmed.items == 2
+    with Receiving(arrival(into, journals), readable, manifest_of(sent)) as receiving:
+        assert receiving.storage.confirmed == confirmed
+    assert tree(into) == as_found(readable)
 
 
 def test_what_landed_and_was_removed_since_is_received_anew(into: Path, journals: Path) -> None:
@@ -1042,7 +1054,7 @@ def test_F11_what_is_no_folder_is_told(tmp_path: Path, kind: str) -> None:
     ],
 )
 def test_F11_a_failed_write_is_put_into_words(number: int, words: str) -> None:
-    error = landing.disk_error(OSError(number, os.strerror(number), "/home/bob/secret"))
+    error = disk_error(OSError(number, os.strerror(number), "/home/bob/secret"))
     assert words in error.what
     assert "kept" in error.means
     assert error.next

@@ -25,8 +25,8 @@ from glide.protocol.endtoend import (
 from glide.protocol.fields import Message
 from glide.protocol.messages import Keepalive
 from glide.transfer import taking
+from glide.transfer.feeding import BLOCK
 from glide.transfer.manifest import whole
-from glide.transfer.sending import BLOCK
 from tests.transfer.halves import (
     CONTENT,
     Place,

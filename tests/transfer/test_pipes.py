@@ -17,8 +17,8 @@ from glide.errors import ConnectionLost, Declined, FileError
 from glide.protocol.endtoend import NO_DIGEST, Digests, Item, ItemKind
 from glide.protocol.messages import Keepalive
 from glide.transfer import receiving
+from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import gather_pipe
-from glide.transfer.sending import BLOCK
 from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
     CONTENT,

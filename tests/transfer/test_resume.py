@@ -14,12 +14,12 @@ import trio
 from glide import events
 from glide.errors import ConnectionLost, FileError
 from glide.protocol.endtoend import Item
-from glide.transfer import checking, reading, receiving
+from glide.transfer import checking, intake, reading, receiving
 from glide.transfer.digests import BlockDigest, Digest, Sent
+from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import Gathered
 from glide.transfer.journal import Phase
 from glide.transfer.manifest import whole
-from glide.transfer.sending import BLOCK
 from tests.transfer.halves import (
     ALICE,
     CONTENT,
@@ -43,7 +43,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 64 KiB in place of 64 MiB; small batches, and each acknowledged, so that much is durable early."""
     monkeypatch.setattr(reading, "BLOCK", SMALL_BLOCK)
     monkeypatch.setattr(checking, "BLOCK", SMALL_BLOCK)
-    monkeypatch.setattr(receiving, "BATCH", 64 * KIB)
+    monkeypatch.setattr(intake, "BATCH", 64 * KIB)
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)
 
 

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glide.errors import FileError
+from glide.transfer.destination import Destination
 from glide.transfer.folders import Folder, read_at, write_at
-from glide.transfer.landing import Conflict, Destination
+from glide.transfer.landing import Conflict
 from tests.processes import world
 from tests.transfer import apart
 from tests.transfer.arriving import (

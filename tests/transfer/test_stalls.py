@@ -21,9 +21,9 @@ from glide.net.deadlines import Deadlines
 from glide.protocol.endtoend import Abort, Accept, Busy, Done, Item
 from glide.protocol.messages import Keepalive
 from glide.protocol.states import State
-from glide.transfer import assembling, landing, reading
+from glide.transfer import assembling, landing, sources
+from glide.transfer.feeding import BLOCK
 from glide.transfer.landing import Landing
-from glide.transfer.sending import BLOCK
 from glide.transfer.terms import Hint, Terms, Watch
 from tests.transfer.halves import (
     BRISK,
@@ -268,13 +268,13 @@ async def test_a_sender_that_hashes_what_is_kept_for_longer_than_the_idle_time_d
     for name in "abcdefgh":
         (tree / name).write_bytes(CONTENT[:BLOCK])
     await transferred(gather(tree), place, cut=7.5 * BLOCK)
-    real = reading.OpenFile.read
+    real = sources.OpenFile.read
 
-    def read(file: reading.OpenFile, view: memoryview, offset: int) -> None:
+    def read(file: sources.OpenFile, view: memoryview, offset: int) -> None:
         time.sleep(0.15)  # the disk is that slow
         real(file, view, offset)
 
-    monkeypatch.setattr(reading.OpenFile, "read", read)
+    monkeypatch.setattr(sources.OpenFile, "read", read)
     alice, bob = Side(), Side()
     begun = trio.current_time()
     async with joined(BRISK) as (near, far), trio.open_nursery() as nursery:

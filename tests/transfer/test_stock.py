@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from glide.errors import FileError
 from glide.protocol.endtoend import Item, ItemKind
+from glide.transfer.destination import Destination
 from glide.transfer.digests import EMPTY
 from glide.transfer.journal import Journal
-from glide.transfer.landing import Conflict, Destination
+from glide.transfer.landing import Conflict
 from glide.transfer.stock import State, Stock, boot, covered, take_stock
 from tests.transfer.arriving import KEY, THEN, Receiving, Standing, arrival, digests_of, land, manifest_of, tree
 

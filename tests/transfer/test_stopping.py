@@ -22,10 +22,10 @@ from glide.net.connection import Connection
 from glide.people.known import Known
 from glide.protocol.endtoend import Item
 from glide.protocol.messages import Keepalive
-from glide.transfer import receiving
+from glide.transfer import intake, receiving
+from glide.transfer.feeding import BLOCK
 from glide.transfer.landing import Landed, Landing
 from glide.transfer.manifest import Manifest
-from glide.transfer.sending import BLOCK
 from glide.transfer.taking import Offered
 from glide.transfer.terms import Outcome, Terms
 from tests.transfer.halves import (
@@ -181,7 +181,7 @@ async def test_the_same_things_offered_anew_end_the_older_transfer_and_go_on_wit
     path: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sender has lost that connection long before we can know it."""
-    monkeypatch.setattr(receiving, "BATCH_SECONDS", 0.0)
+    monkeypatch.setattr(intake, "BATCH_SECONDS", 0.0)
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)
     me = Me(BOB, Known(tmp_path / "known"), PATIENT)
     wishes = Wishes("bob", place.into, place.journals, Consent())

@@ -17,9 +17,10 @@ from glide import events
 from glide.errors import Declined, FileError, GlideError, NameUnusable, Stopped
 from glide.protocol.endtoend import Item, ItemKind, Receipt
 from glide.transfer import receiving
-from glide.transfer.landing import Destination, Landing, disk_error
+from glide.transfer.destination import Destination, disk_error
+from glide.transfer.feeding import BLOCK
+from glide.transfer.landing import Landing
 from glide.transfer.manifest import whole
-from glide.transfer.sending import BLOCK
 from glide.transfer.staging import Stage
 from glide.transfer.taking import Offered
 from glide.transfer.terms import Outcome, Terms

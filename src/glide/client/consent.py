@@ -51,9 +51,17 @@ class Consent:
         aliases = known.aliases(relay_key, incoming.sender, incoming.key)
         size = None if manifest.streams else manifest.bytes
         arrived = events.OfferArrived(
-            incoming.transfer, incoming.sender, incoming.key, manifest.files, size, offered.message, trust,
-            tuple(islice(_names(manifest), _NAMES)), lambda: _paths(manifest), aliases,
-        )  # fmt: skip  # in the order of the fields
+            incoming.transfer,
+            incoming.sender,
+            incoming.key,
+            manifest.files,
+            size,
+            offered.message,
+            trust,
+            tuple(islice(_names(manifest), _NAMES)),
+            lambda: _paths(manifest),
+            aliases,
+        )
         report(arrived)
         self._check_names(manifest)
         match judge(self.policy, trust, incoming.sender, self.only):

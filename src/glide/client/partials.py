@@ -8,8 +8,9 @@ from pathlib import Path
 
 from glide import events
 from glide.errors import FileError
-from glide.transfer.journal import Journal, Kept, Phase, kept
-from glide.transfer.landing import Destination
+from glide.transfer.destination import Destination
+from glide.transfer.journal import Journal, Phase
+from glide.transfer.keeping import Kept, kept
 
 # After so many seconds, unless the settings say otherwise, it is removed: a week.
 KEEP = 7 * 86400.0

@@ -20,9 +20,10 @@ from glide.net.connection import Connection
 from glide.protocol.messages import Incoming, Reject, Role
 from glide.text import duration, printable
 from glide.transfer import receiving
-from glide.transfer.landing import Conflict, Destination
+from glide.transfer.destination import Destination
+from glide.transfer.landing import Conflict
 from glide.transfer.manifest import Manifest
-from glide.transfer.storing import Arrival
+from glide.transfer.storage import Arrival
 from glide.transfer.taking import Offered, Room
 from glide.transfer.terms import Outcome, Terms
 
@@ -234,9 +235,15 @@ class _Receiver:
     ) -> Outcome:
         wishes = self._wishes
         arrival = Arrival(
-            incoming.transfer, incoming.sender, incoming.key, control.relay_key, wishes.into, wishes.journals,
-            wishes.conflict, wishes.sync,
-        )  # fmt: skip  # in the order of the fields
+            incoming.transfer,
+            incoming.sender,
+            incoming.key,
+            control.relay_key,
+            wishes.into,
+            wishes.journals,
+            wishes.conflict,
+            wishes.sync,
+        )
         with control.hint(incoming.transfer) as hint:
             return await receiving.receive(
                 connection,

@@ -16,9 +16,9 @@ import blake3
 
 from glide.errors import FileError
 from glide.protocol.endtoend import ItemKind, Range
+from glide.transfer.destination import disk_error
 from glide.transfer.folders import write_at
 from glide.transfer.journal import Journal
-from glide.transfer.landing import disk_error
 from glide.transfer.manifest import Manifest, Piece
 from glide.transfer.staging import Stage
 from glide.transfer.stock import State, Stock
@@ -37,6 +37,7 @@ class Assembly:
         self.stock = stock
         self.wanted = 0  # bytes, in all
         self.stored = 0
+        self.streams = manifest.streams
         self._manifest = manifest
         self._ranges: deque[Range] = deque()
         self._pieces: Iterator[Piece] = iter(())

@@ -17,12 +17,12 @@ import trio
 from glide.errors import IntegrityError, ProtocolError
 from glide.protocol.endtoend import BLOCK, NO_DIGEST, ItemKind, Range
 from glide.text import printable
+from glide.transfer.destination import disk_error
 from glide.transfer.folders import read_at
-from glide.transfer.landing import disk_error
 from glide.transfer.manifest import Manifest, whole
 from glide.transfer.reading import some_of
 from glide.transfer.stock import State
-from glide.transfer.storing import Storage
+from glide.transfer.storage import Storage
 
 # Bytes that are read and hashed in one thread call, and at once.
 _STEP = 32 * 1024 * 1024

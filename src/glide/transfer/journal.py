@@ -15,7 +15,6 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -74,17 +73,6 @@ class Confirmed(msgspec.Struct, frozen=True):
     digest: Digest
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What is durable of a transfer: for `glide partials`."""
-
-    file: Path
-    about: About
-    phase: Phase
-    bytes: int
-    touched: float  # seconds since 1970
-
-
 class Journal:
     """One transfer's. All methods block, and raise :class:`FileError`. A context manager that closes it."""
 
@@ -132,6 +120,18 @@ class Journal:
                 # Not readable any more: what it spoke of has to be sent again.
                 _delete(file)
         return None
+
+    @classmethod
+    def open_there(cls, file: Path) -> Journal | None:
+        """One that is there; None if somebody else has it open, or it says nothing that can be read."""
+        try:
+            journal = cls._open(file)
+            if journal is not None and not (journal.speaks and journal.makes_sense()):
+                journal.close()
+                return None
+        except (OSError, sqlite3.Error):
+            return None
+        return journal
 
     @classmethod
     def _open(cls, file: Path, *, sync: bool = True) -> Journal | None:
@@ -290,28 +290,7 @@ class Journal:
             raise _unwritable(self.file.parent, error) from None
 
 
-def kept(folder: Path) -> Iterator[tuple[Kept, Journal]]:
-    """What is kept of transfers that nobody is receiving right now, each with its journal, open while it is looked at.
-
-    A journal that cannot be read any more is passed over.
-    """
-    for file in sorted(folder.glob(f"*{_SUFFIX}")):
-        try:
-            journal = Journal._open(file)
-            if journal is None:
-                continue
-            with journal:
-                if not journal.speaks:
-                    continue
-                begun = journal.begun()
-                whole = (item.size for number, item, digest in journal.items() if any(digest) and number not in begun)
-                found = Kept(file, journal.about, journal.phase, sum(whole) + sum(begun.values()), journal.touched)
-                yield found, journal
-        except (OSError, sqlite3.Error, *_NONSENSE):
-            continue
-
-
-_SUFFIX = ".journal"
+SUFFIX = ".journal"
 
 # What comes of reading what another version of glide wrote, or nobody.
 _NONSENSE = msgspec.MsgspecError, ValueError, TypeError
@@ -319,7 +298,7 @@ _NONSENSE = msgspec.MsgspecError, ValueError, TypeError
 
 def _file(folder: Path, key: bytes, into: Path, manifest: Manifest, number: int) -> Path:
     name = blake3.blake3(key + manifest.identity() + os.fsencode(into)).hexdigest(length=16)
-    return folder / f"{name}-{number}{_SUFFIX}"
+    return folder / f"{name}-{number}{SUFFIX}"
 
 
 def _delete(file: Path) -> None:

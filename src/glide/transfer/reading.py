@@ -1,127 +1,27 @@
 """The sender's files as bytes and digests. Everything here blocks, and is called in a thread, one call at a time.
 
-What is sent is what was there when the offer was made. A file that has changed since, or cannot be read any more, is
-not sent: where its bytes would lie in the stream there are zeros, and no digest vouches for them. A file that is sent
-all alone is an error instead.
+A file that has changed since the offer, or cannot be read any more, is not sent: where its bytes would lie in the
+stream there are zeros, and no digest vouches for them. A file that is sent all alone is an error instead.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import TypeVar
 
 import blake3
 
-from glide.errors import FileError
-from glide.protocol.endtoend import BLOCK, NO_DIGEST, Item, Range
-from glide.text import printable
+from glide.protocol.endtoend import BLOCK, Item, Range
 from glide.transfer.digests import BlockDigest, Digest, Sent
-from glide.transfer.folders import Folder, read_at
-from glide.transfer.gathering import Gathered, modified
+from glide.transfer.gathering import Gathered
 from glide.transfer.manifest import Piece
-
-NOT_THERE = "Nothing of it appears under its name at the receiver."
+from glide.transfer.sources import Changed, Opener, OpenFile, failed
 
 # Bytes that the checker reads at once.
 _READ = 4 * 1024 * 1024
-
-# What is asked of a pipe at once. Linux's pipes hold 64 KiB unless told otherwise.
-_PIPE_READ = 256 * 1024
-
-
-class Changed(Exception):
-    """A file is not what was offered; the text says how."""
-
-
-class Opener:
-    """Opens files that were offered, in the manifest's order: most lie in the folder of the one before."""
-
-    def __init__(self, gathered: Gathered) -> None:
-        self._gathered = gathered
-        self._above = ""
-        self._folder: Folder | None = None
-
-    def open(self, item: Item) -> OpenFile:
-        """Raises :class:`Changed` if it is not there any more as it was."""
-        above, _, name = item.path.rpartition("/")
-        try:
-            if not above:
-                return OpenFile(item, self._gathered.roots[item.path])
-            if self._folder is None or self._above != above:
-                self.close()
-                self._above, self._folder = above, self._gathered.folder(above)
-            return OpenFile(item, name, self._folder)
-        except OSError as error:
-            raise Changed(_why_not(error)) from None
-
-    def close(self) -> None:
-        if self._folder is not None:
-            self._folder.close()
-            self._folder = None
-
-
-class OpenFile:
-    """A file that was offered, open: by its path, if a person named it, else by its name in an open folder.
-
-    Raises OSError, and :class:`Changed` if it is not that file any more.
-    """
-
-    def __init__(self, item: Item, name: str | Path, folder: Folder | None = None) -> None:
-        self._item = item
-        self._name = name
-        self._folder = folder
-        if folder is None:
-            flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-            self.descriptor = os.open(name, flags)
-            self._there = os.fstat(self.descriptor)
-        else:
-            self.descriptor, self._there = folder.reopen_looking(str(name), writing=False)
-        try:
-            self._compare(self._there)
-        except BaseException:
-            self.close()
-            raise
-
-    def read(self, view: memoryview, offset: int) -> None:
-        """Fill ``view`` from ``offset`` on."""
-        try:
-            done = read_at(self.descriptor, view, offset)
-        except OSError as error:
-            raise Changed(_why_not(error)) from None
-        if done < len(view):
-            raise Changed(f"it shrank from {self._item.size} bytes to {offset + done}")
-
-    def check(self) -> None:
-        """Raise :class:`Changed` if the file is not what it was when it was offered."""
-        try:
-            now = os.stat(self._name) if self._folder is None else self._folder.look(str(self._name))
-        except FileNotFoundError:
-            now = None
-        except OSError as error:
-            raise Changed(_why_not(error)) from None
-        if now is None:
-            raise Changed("it was removed")
-        if (now.st_dev, now.st_ino) != (self._there.st_dev, self._there.st_ino):
-            raise Changed("it was replaced by another file")
-        self._compare(now)
-        if not self._item.size and read_at(self.descriptor, memoryview(bytearray(1)), 0):  # /proc and its like
-            raise Changed("it holds more than its size says")
-
-    def _compare(self, now: os.stat_result) -> None:
-        if now.st_size != self._item.size:
-            grew = "grew" if now.st_size > self._item.size else "shrank"
-            raise Changed(f"it {grew} from {self._item.size} bytes to {now.st_size}")
-        if modified(now) != self._item.modified:
-            raise Changed("it was written to")
-
-    def close(self) -> None:
-        os.close(self.descriptor)
 
 
 class Reader:
@@ -297,43 +197,6 @@ def _check(opener: Opener, number: int, item: Item, here: int) -> Generator[Dige
         file.close()
 
 
-def failed(gathered: Gathered, number: int, item: Item, error: Changed) -> Digest:
-    """What stands for the digest of a file that cannot be sent. Raises :class:`FileError` if it is the only one."""
-    shown = printable(str(gathered.path(item.path)))
-    if gathered.manifest.items > 1:
-        return Digest(number, NO_DIGEST, f"{shown}: {error}")
-    raise FileError(
-        f"{shown} changed while it was being sent: {error}.",
-        NOT_THERE,
-        "Send it once nothing writes to it.",
-        for_peer=f"the file changed while it was being sent: {error}.",
-    )
-
-
-class Pipe:
-    """Standard input, of which nobody knows how long it is."""
-
-    def __init__(self) -> None:
-        self._hasher = blake3.blake3()
-        self.bytes = 0
-
-    def read(self) -> bytes:
-        """What there is, at least one byte; empty at the end. Raises :class:`FileError`."""
-        try:
-            piece = os.read(sys.stdin.fileno(), _PIPE_READ)
-        except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise FileError(
-                f"Standard input cannot be read: {reason}.", NOT_THERE, for_peer="what is sent cannot be read."
-            ) from None
-        self._hasher.update(piece)
-        self.bytes += len(piece)
-        return piece
-
-    def digest(self) -> Digest:
-        return Digest(0, self._hasher.digest())
-
-
 def check_empty(gathered: Gathered) -> None:
     """Raise :class:`FileError` if the only file, of no bytes as its size says, has some: of /proc and its like."""
     manifest = gathered.manifest
@@ -347,7 +210,3 @@ def check_empty(gathered: Gathered) -> None:
                 file.close()
         except Changed as error:
             failed(gathered, 0, item, error)
-
-
-def _why_not(error: OSError) -> str:
-    return f"it cannot be read ({error.strerror})"

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import trio
 
 from glide import events
-from glide.errors import GlideError, IntegrityError, ProtocolError, one_error
+from glide.errors import GlideError, IntegrityError, one_error
 from glide.net.connection import Connection, explained
 from glide.protocol.endtoend import (
-    Abort,
     Accept,
     Ack,
     Blocks,
@@ -29,26 +27,18 @@ from glide.protocol.endtoend import (
     Receipt,
     Want,
 )
-from glide.protocol.fields import Message
-from glide.protocol.frames import Data
 from glide.transfer import taking
 from glide.transfer.checking import Checking
+from glide.transfer.intake import Batch, take_in
 from glide.transfer.journal import Confirmed
 from glide.transfer.manifest import Manifest
-from glide.transfer.storing import Arrival, Storage
+from glide.transfer.storage import Arrival, Storage
 from glide.transfer.taking import NOTHING, Claim, Decide, Room
-from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
-
-# Bytes that go to the disk in one thread call; fewer where the network takes longer than this to bring them.
-BATCH = 1024 * 1024
-BATCH_SECONDS = 0.5
-# A sender may cut its data into frames of a byte each; what we hold for each piece is more than that.
-BATCH_PIECES = 512
-SMALL_PIECE = 16 * 1024
+from glide.transfer.terms import Hint, Outcome, Terms, Watch
 
 # Bytes are synced, and then acknowledged, at the latest after so many bytes or seconds: often enough for a true
 # progress bar, seldom enough that a disk's flush costs little.
-SYNC_BYTES = 32 * BATCH
+SYNC_BYTES = 32 * 1024 * 1024
 SYNC_SECONDS = 1.0
 
 # Ranges of one WANT message.
@@ -93,14 +83,6 @@ async def receive(
     raise AssertionError("unreachable")  # pragma: no cover - the block returns or raises
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Bytes as they came, and what came behind them: a message, or the end."""
-
-    views: list[memoryview]
-    said: Message | GlideError | None
-
-
 class _Receiving:
     """One accepted transfer at its receiver."""
 
@@ -122,22 +104,29 @@ class _Receiving:
         self._assembly = storage.assembly
         self._report = report
         self._watch = Watch(
-            connection, arrival.transfer, "receiver", arrival.sender, terms, hint, report,
+            connection,
+            arrival.transfer,
+            "receiver",
+            arrival.sender,
+            terms,
+            hint,
+            report,
             endless=manifest.streams or arrival.into is None,
-        )  # fmt: skip  # what the watch is of, and how patient
+        )
         self._checking = Checking(manifest, storage, self._want, self._report_notice)
-        self._wanted = 0  # bytes, in all that was asked for
         self._acknowledged = 0
         self._end: End | None = None
 
     async def run(self) -> Outcome:
-        full_in, full_out = trio.open_memory_channel[_Batch](2)
+        full_in, full_out = trio.open_memory_channel[Batch](2)
         with self._watch.deadline(self._storage.kept), one_error():
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch.run)
                     await self._first_wants()
-                    nursery.start_soon(self._take_in, full_in)
+                    nursery.start_soon(
+                        take_in, self._connection, self._watch, self._assembly, self._storage.kept, full_in
+                    )
                     nursery.start_soon(self._write, full_out)
                     nursery.start_soon(self._checking.run, self._watch.moved, self._get_on)
                     await self._checking.finished.wait()
@@ -153,7 +142,7 @@ class _Receiving:
     async def _first_wants(self) -> None:
         wants = self._stock.wants() if self._storage.confirmed is None else []
         await self._want(wants)
-        kept = self._manifest.bytes - self._wanted
+        kept = self._manifest.bytes - self._assembly.wanted
         if kept > 0:
             self._report(events.Resumed(self._arrival.transfer, kept))
         if self._stock.changed:
@@ -163,7 +152,6 @@ class _Receiving:
     async def _want(self, ranges: Sequence[Range]) -> None:
         """Ask for these, behind what was asked for before."""
         self._assembly.begin(ranges)
-        self._wanted += sum(length for _, length in ranges)
         parts = [tuple(ranges[at : at + _RANGES]) for at in range(0, len(ranges), _RANGES)] or [()]
         await self._connection.send(*(Want(ranges=part, more=part is not parts[-1]) for part in parts))
 
@@ -172,56 +160,11 @@ class _Receiving:
 
     # --- the tasks ---
 
-    async def _take_in(self, full: trio.MemorySendChannel[_Batch]) -> None:
-        """Gather what arrives into batches, each with the message behind it."""
-        batch: list[memoryview] = []
-        gathered = total = 0
-        begun = 0.0
-        try:
-            while True:
-                said: Message | Data | None = None
-                with trio.CancelScope(deadline=begun + BATCH_SECONDS if batch else math.inf):
-                    said = await self._connection.receive()
-                full_enough = False
-                match said:
-                    case Data(view=view):
-                        if not view:
-                            continue
-                        self._watch.moved()
-                        if not batch:
-                            begun = trio.current_time()
-                        total += len(view)
-                        if total > self._wanted:
-                            raise self._wrong("sent more than was asked for")
-                        # A small piece is copied: the view would keep a whole record in memory.
-                        batch.append(view if len(view) >= SMALL_PIECE else memoryview(bytes(view)))
-                        gathered += len(view)
-                        full_enough = gathered >= BATCH or len(batch) >= BATCH_PIECES or total == self._wanted
-                    case Digests() if self._manifest.streams:
-                        full_enough, self._wanted = True, total  # now it is known
-                    case None | Digests() | Blocks() | End():
-                        full_enough = True
-                    case Busy(seconds=seconds):
-                        self._watch.peer_is_busy(seconds)
-                    case Abort() as abort:
-                        raise aborted(abort, self._arrival.sender, self._storage.kept)
-                    case other:
-                        raise self._wrong(f"said {type(other).__name__} in between")
-                if full_enough:
-                    await full.send(_Batch(batch, None if isinstance(said, Data) else said))
-                    batch, gathered = [], 0
-        except GlideError as error:
-            # What came before it is still stored.
-            await full.send(_Batch(batch, error))
-
-    def _wrong(self, what: str) -> ProtocolError:
-        return ProtocolError(f"{self._arrival.sender} {what}.", self._storage.kept)
-
-    async def _write(self, full: trio.MemoryReceiveChannel[_Batch]) -> None:
+    async def _write(self, full: trio.MemoryReceiveChannel[Batch]) -> None:
         """Hash, write and sync, each batch in one thread call; acknowledge what is durable; take in what is said."""
         synced_at = trio.current_time()
         while True:
-            batch: _Batch | None = None
+            batch: Batch | None = None
             behind = self._assembly.stored > self._acknowledged
             with trio.CancelScope(deadline=synced_at + SYNC_SECONDS if behind else math.inf):
                 batch = await full.receive()
@@ -238,7 +181,7 @@ class _Receiving:
                 due = (
                     waiting >= SYNC_BYTES
                     or trio.current_time() - synced_at >= SYNC_SECONDS
-                    or waiting + self._acknowledged == self._wanted
+                    or waiting + self._acknowledged == self._assembly.wanted
                 )
                 stored = await self._store(batch.views, sync=due)
                 await self._checking.stored(stored)
@@ -299,7 +242,7 @@ class _Receiving:
 
     def _progress(self) -> None:
         total = None if self._manifest.streams else self._manifest.bytes
-        there = self._acknowledged if total is None else max(total - (self._wanted - self._acknowledged), 0)
+        there = self._acknowledged if total is None else max(total - (self._assembly.wanted - self._acknowledged), 0)
         self._report(events.Progress(self._arrival.transfer, there, total))
 
     def _get_on(self) -> None:
@@ -362,7 +305,7 @@ class _Receiving:
 
     async def _told(self, confirmed: Confirmed) -> Outcome:
         transfer, sender = self._arrival.transfer, self._arrival.sender
-        self._acknowledged = self._wanted
+        self._acknowledged = self._assembly.wanted
         self._progress()
         for count, saved in enumerate(self._storage.saved()):
             if count % _BREATH == 0:

@@ -20,15 +20,9 @@ neither runs ahead of the other.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-
 import trio
 
 from glide import events
-from glide.crypto.records import FULL
 from glide.errors import (
     ConnectionLost,
     GlideError,
@@ -44,22 +38,18 @@ from glide.protocol.endtoend import (
     Digests,
     Done,
     End,
-    Item,
     Range,
     Receipt,
     Want,
 )
 from glide.protocol.fields import Message
-from glide.protocol.frames import HEADER, Kind
-from glide.transfer import offering, ranges, reading
-from glide.transfer.digests import BlockDigest, Digest, DigestTable, Sent
+from glide.protocol.frames import Kind
+from glide.transfer import feeding, offering, ranges, reading
+from glide.transfer.digests import Digest, DigestTable, Sent
+from glide.transfer.feeding import Block
 from glide.transfer.gathering import Gathered
 from glide.transfer.manifest import whole
 from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
-
-# A block and its header fill sixteen records exactly: about 1 MiB, where a thread call costs nothing to speak of.
-BLOCK = 16 * FULL - HEADER.size
-_BUFFERS = 3  # one being read, one waiting, one being sent
 
 # Ranges that a receiver may ask for at once: two for each item, and some more.
 _SPARE_RANGES = 1000
@@ -92,17 +82,6 @@ async def send(
         connection.leave_to(terms.idle)
         return await _Sending(connection, gathered, transfer, to, terms, hint, report).run(again=again)
     raise AssertionError("unreachable")  # pragma: no cover - the block returns or raises
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """What goes out together: bytes in a buffer that comes back, and digests that were found with them."""
-
-    buffer: bytearray
-    count: int = 0
-    found: Sequence[Digest | Sent | BlockDigest] = ()
-    last: bool = False  # of what was wanted up to now
-    flush: bool = False
 
 
 class _Sending:
@@ -138,7 +117,7 @@ class _Sending:
         self._stop = False
 
     async def run(self, *, again: bool) -> Outcome:
-        filled_in, filled_out = trio.open_memory_channel[_Block | GlideError](1)
+        filled_in, filled_out = trio.open_memory_channel[Block | GlideError](1)
         wanted_in, wanted_out = trio.open_memory_channel[list[Range]](_MOST_LISTS)
         with self._watch.deadline(self._means), one_error():
             async with trio.open_nursery() as nursery:
@@ -146,8 +125,12 @@ class _Sending:
                 wanted = await self._wants(await self._connection.receive())
                 self._begin(again=again)
                 wanted_in.send_nowait(wanted)
-                nursery.start_soon(self._read_pipe if self._manifest.streams else self._read, wanted_out, filled_in)
-                nursery.start_soon(self._check, ranges.unsent(self._manifest, wanted), filled_in)
+                if self._manifest.streams:
+                    nursery.start_soon(feeding.read_pipe, self._watch, filled_in)
+                else:
+                    nursery.start_soon(feeding.read, self._gathered, self._watch, wanted_out, filled_in)
+                kept = ranges.unsent(self._manifest, wanted)
+                nursery.start_soon(feeding.check, self._gathered, self._watch, kept, filled_in)
                 nursery.start_soon(self._pump, filled_out)
                 try:
                     receipt = await self._listen(wanted_in)
@@ -204,76 +187,7 @@ class _Sending:
 
     # --- the tasks ---
 
-    async def _read(
-        self, wanted: trio.MemoryReceiveChannel[list[Range]], filled: trio.MemorySendChannel[_Block | GlideError]
-    ) -> None:
-        """Read and hash what is wanted, a block at a time, each in one thread call. Errors go the way of the blocks."""
-        reader = reading.Reader(self._gathered)
-        borrowed = reading.Borrowed(reader.close)
-        size = min(BLOCK, max(self._manifest.bytes, 1))  # as more may be wanted later
-        empty = deque(bytearray(size) for _ in range(_BUFFERS))
-        try:
-            async for each in wanted:
-                reader.begin(each)
-                last = False
-                while not last:
-                    # The channel takes one block while another is sent: the third buffer is free by then.
-                    buffer = empty.popleft()
-                    empty.append(buffer)
-                    self._watch.disk = "your disk does not deliver what is to be sent"
-                    # Abandoned when cancelled: a dead network disk must not keep the process from ending.
-                    count, found = await trio.to_thread.run_sync(
-                        borrowed.use, partial(reader.fill, memoryview(buffer)), abandon_on_cancel=True
-                    )
-                    self._watch.disk = ""
-                    last = count < size
-                    await filled.send(_Block(buffer, count, found, last))
-        except GlideError as error:
-            await filled.send(error)
-        finally:
-            borrowed.close()
-
-    async def _read_pipe(
-        self, _: trio.MemoryReceiveChannel[list[Range]], filled: trio.MemorySendChannel[_Block | GlideError]
-    ) -> None:
-        """Read what comes, for as long as it comes, and send it at once."""
-        pipe = reading.Pipe()
-        try:
-            while True:
-                self._watch.disk = "nothing comes from the program whose output is sent"
-                piece = await trio.to_thread.run_sync(pipe.read, abandon_on_cancel=True)
-                self._watch.disk = ""
-                if not piece:
-                    break
-                await filled.send(_Block(bytearray(piece), len(piece), flush=True))
-            self._wanted = pipe.bytes
-            await filled.send(_Block(bytearray(), 0, (pipe.digest(),), last=True))
-        except GlideError as error:
-            await filled.send(error)
-
-    async def _check(
-        self, kept: Iterator[tuple[int, Item, int]], filled: trio.MemorySendChannel[_Block | GlideError]
-    ) -> None:
-        """Hash what was not wanted whole, meanwhile."""
-        checking = reading.check_rest(self._gathered, kept)
-        borrowed = reading.Borrowed(checking.close)
-
-        def some() -> list[Digest | BlockDigest] | None:
-            return reading.some_of(checking)
-
-        try:
-            while True:
-                found = await trio.to_thread.run_sync(borrowed.use, some, abandon_on_cancel=True)
-                if found is None:
-                    break
-                self._watch.moved()
-                await filled.send(_Block(bytearray(), 0, found, flush=True))
-        except GlideError as error:
-            await filled.send(error)
-        finally:
-            borrowed.close()
-
-    async def _pump(self, filled: trio.MemoryReceiveChannel[_Block | GlideError]) -> None:
+    async def _pump(self, filled: trio.MemoryReceiveChannel[Block | GlideError]) -> None:
         """Send what was read and found; then the end. Nobody else says anything but keepalives and Busy."""
         with self._pumping:
             async for block in filled:
@@ -292,7 +206,7 @@ class _Sending:
                     self._watch.sent_all = block.last
                 await self._tell(block)
 
-    async def _tell(self, block: _Block) -> None:
+    async def _tell(self, block: Block) -> None:
         """Say which digests are known now, and that all are."""
         said: list[Message] = []
         for each in block.found:
@@ -307,6 +221,7 @@ class _Sending:
             said.append(Digests(page=page, digests=self._table.page(page)))
         if self._first_sent and self._table.complete and self._ended is None:
             size = self._sent if self._manifest.streams else self._manifest.bytes
+            self._wanted = size if self._manifest.streams else self._wanted
             self._ended = End(bytes=size, digest=whole(self._table.digests))
             said.append(self._ended)
         flush = block.flush or block.last

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from glide.errors import NameUnusable
 from glide.protocol.endtoend import Item, ItemKind, Range
+from glide.transfer.destination import Destination
 from glide.transfer.digests import EMPTY
 from glide.transfer.filenames import check_usable
 from glide.transfer.journal import Journal
-from glide.transfer.landing import Conflict, Destination
+from glide.transfer.landing import Conflict
 from glide.transfer.manifest import ENDLESS, Manifest
 from glide.transfer.staging import Stage
 

@@ -14,7 +14,8 @@ from glide.protocol.endtoend import Abort, Decline, Item, Offer, Page
 from glide.transfer.filenames import BadName
 from glide.transfer.journal import Journal
 from glide.transfer.manifest import Checker, Manifest
-from glide.transfer.storing import Arrival, Storage, agreed, open_storage
+from glide.transfer.storage import Arrival, Storage
+from glide.transfer.storing import agreed, open_storage
 from glide.transfer.terms import aborted
 
 # A manifest may have so many pages of 4 KiB: a million items with names of usual length. All that are looked at or

@@ -1,0 +1,77 @@
+"""What the receiver takes from the network, for the task that writes it: bytes in batches, and what is said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import trio
+
+from glide.errors import GlideError, ProtocolError
+from glide.net.connection import Connection
+from glide.protocol.endtoend import Abort, Blocks, Busy, Digests, End
+from glide.protocol.fields import Message
+from glide.protocol.frames import Data
+from glide.transfer.assembling import Assembly
+from glide.transfer.terms import Watch, aborted
+
+# Bytes that go to the disk in one thread call; fewer where the network takes longer than this to bring them.
+BATCH = 1024 * 1024
+BATCH_SECONDS = 0.5
+# A sender may cut its data into frames of a byte each; what we hold for each piece is more than that.
+BATCH_PIECES = 512
+SMALL_PIECE = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Bytes as they came, and what came behind them: a message, or the end."""
+
+    views: list[memoryview]
+    said: Message | GlideError | None
+
+
+async def take_in(
+    connection: Connection, watch: Watch, assembly: Assembly, means: str, full: trio.MemorySendChannel[Batch]
+) -> None:
+    """Gather what arrives into batches, each with the message behind it, until the connection ends or is cancelled.
+
+    ``means`` is what it means for the files if it ends before its end.
+    """
+    batch: list[memoryview] = []
+    gathered = total = 0
+    begun, streams = 0.0, assembly.streams
+    try:
+        while True:
+            said: Message | Data | None = None
+            with trio.CancelScope(deadline=begun + BATCH_SECONDS if batch else math.inf):
+                said = await connection.receive()
+            full_enough = False
+            match said:
+                case Data(view=view):
+                    if not view:
+                        continue
+                    watch.moved()
+                    begun = begun if batch else trio.current_time()
+                    total += len(view)
+                    if total > assembly.wanted or (assembly.streams and not streams):
+                        raise ProtocolError(f"{watch.peer} sent more than was asked for.", means)
+                    # A small piece is copied: the view would keep a whole record in memory.
+                    batch.append(view if len(view) >= SMALL_PIECE else memoryview(bytes(view)))
+                    gathered += len(view)
+                    full_enough = gathered >= BATCH or len(batch) >= BATCH_PIECES or total == assembly.wanted
+                case None | Digests() | Blocks() | End():
+                    streams = streams and not isinstance(said, Digests)  # then it has ended
+                    full_enough = True
+                case Busy(seconds=seconds):
+                    watch.peer_is_busy(seconds)
+                case Abort() as abort:
+                    raise aborted(abort, watch.peer, means)
+                case other:
+                    raise ProtocolError(f"{watch.peer} said {type(other).__name__} in between.", means)
+            if full_enough:
+                await full.send(Batch(batch, None if isinstance(said, Data) else said))
+                batch, gathered = [], 0
+    except GlideError as error:
+        # What came before it is still stored.
+        await full.send(Batch(batch, error))
