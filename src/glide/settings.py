@@ -44,6 +44,13 @@ def _port(text: str) -> int:
     return port
 
 
+def _some_time(text: str) -> float:
+    seconds = parse_duration(text)
+    if not seconds:
+        raise ValueError("it cannot be nothing")
+    return seconds
+
+
 def _choice(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -80,10 +87,10 @@ SETTINGS: dict[str, Setting] = {
     "quiet": Setting(_boolean, False),
     "verbose": Setting(_boolean, False),
     # Without flags: deadlines that only a test, or somebody with a very odd network, has reason to change.
-    "handshake-timeout": Setting(parse_duration, 10.0),
-    "keepalive": Setting(parse_duration, 30.0),
-    "lost-after": Setting(parse_duration, 90.0),
-    "stall-after": Setting(parse_duration, 5.0),
+    "handshake-timeout": Setting(_some_time, 10.0),
+    "keepalive": Setting(_some_time, 30.0),
+    "lost-after": Setting(_some_time, 90.0),
+    "stall-after": Setting(_some_time, 5.0),
     "keep-partials": Setting(parse_duration, 7 * 86400.0),
 }
 

@@ -355,3 +355,15 @@ def test_there_is_no_receipt_of_what_was_declined(w: World) -> None:
     w.receive("bob")
     assert w.push("alice", "bob", w.file("f", 1), "--receipt", w.folder / "receipt.json").wait() == 4
     assert not (w.folder / "receipt.json").exists()
+
+
+def test_a_receipt_replaces_no_pipe_or_device(w: World) -> None:
+    w.receive("bob", "--accept", "all")
+    pipe = w.folder / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # so that writing into it does not wait
+    try:
+        assert w.push("alice", "bob", w.file("f", 1), "--receipt", pipe).wait() in (0, 8)
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()

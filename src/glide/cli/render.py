@@ -144,7 +144,8 @@ class Renderer:
             case events.StalledEvent():
                 self._stalled(event)
             case events.Resumed():
-                self.say(f"{size(event.bytes)} are there already; it goes on from there.")
+                if event.bytes:
+                    self.say(f"{size(event.bytes)} are there already; it goes on from there.")
             case events.Delivered():
                 self.stop_bar(event.transfer)
                 self.say(

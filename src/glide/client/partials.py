@@ -35,7 +35,7 @@ def clear(journals: Path, report: events.Report, *, older_than: float = 0.0, lan
     count = 0
     problem: FileError | None = None
     for found, journal in kept(journals):
-        if time.time() - found.touched < older_than or (found.phase is Phase.LANDED and not landed):
+        if (older_than and time.time() - found.touched < older_than) or (found.phase is Phase.LANDED and not landed):
             continue
         try:
             _remove(found, journal)

@@ -208,7 +208,7 @@ class _Pushing:
                 f"The others stand at {parcel.to}.",
                 "The lines above say why."
                 if outcome.problems or gathered.skipped
-                else f"{parcel.to}'s disk cannot hold them; their side says why.",
+                else f"The glide of {parcel.to} says why.",
             )
 
     def _write_receipt(self, path: Path, outcome: Outcome, relay_key: bytes, key: bytes) -> None:

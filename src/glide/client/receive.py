@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,10 +55,10 @@ async def receive(address: Address, me: Me, wishes: Wishes, terms: Terms, report
     good, or with ``once`` how that transfer failed. The session's end does not end transfers that are under way.
     Cancelled, their senders are told; what has arrived is kept.
     """
-    if wishes.into is not None:
-        # At once rather than at the first offer.
-        Destination.open(wishes.into).close()
-    await _Receiver(address, me, wishes, terms, report).run()
+    with ExitStack() as stack:
+        # Opened once and at once: what stands at its path later is not asked.
+        opened = stack.enter_context(Destination.open(wishes.into)) if wishes.into is not None else None
+        await _Receiver(address, me, wishes, terms, report, opened).run()
 
 
 @dataclass
@@ -72,7 +72,16 @@ class _UnderWay:
 class _Receiver:
     """A name that receives, through all its sessions, and the transfers that it takes."""
 
-    def __init__(self, address: Address, me: Me, wishes: Wishes, terms: Terms, report: events.Report) -> None:
+    def __init__(
+        self,
+        address: Address,
+        me: Me,
+        wishes: Wishes,
+        terms: Terms,
+        report: events.Report,
+        opened: Destination | None,
+    ) -> None:
+        self._opened = opened
         self._address = address
         self._me = me
         self._wishes = wishes
@@ -243,6 +252,7 @@ class _Receiver:
             wishes.journals,
             wishes.conflict,
             wishes.sync,
+            self._opened,
         )
         with control.hint(incoming.transfer) as hint:
             return await receiving.receive(
@@ -259,8 +269,8 @@ class _Receiver:
 
     @asynccontextmanager
     async def _claim(self, key: bytes, manifest: Manifest) -> AsyncIterator[None]:
-        """Let what is under way of the same things from the same person end first: its sender has come anew."""
-        identity = key, manifest.identity()
+        """Let what is under way of exactly the same from the same person end first: its sender has come anew."""
+        identity = key, manifest.fingerprint()
         while (older := self._under_way.get(identity)) is not None:
             older.scope.cancel()
             await older.over.wait()

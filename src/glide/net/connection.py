@@ -236,11 +236,14 @@ class Connection:
         if self._ruined or isinstance(error, ConnectionLost):
             return
         if (self.machine.me, Kind.ABORT) in TABLE[self.machine.state]:
-            with trio.move_on_after(self.deadlines.farewell, shield=True):
+            with trio.move_on_after(self.deadlines.farewell, shield=True) as patience:
                 try:
                     await self.send(Abort(code=error.code, message=error.for_peer[:400]))
                 except ConnectionLost:
                     return  # the peer went first
+            if patience.cancelled_caught:
+                await trio.aclose_forcefully(self.stream)  # something else is still being sent: nothing fits behind it
+                return
         if not self._ruined:  # it did not take that much
             await close_gently(self.stream, self.deadlines.farewell)
 
@@ -274,7 +277,10 @@ async def explained(connection: Connection, on_loss: Callable[[], str]) -> Async
 
     async def keep_alive() -> None:
         with keeping:
-            await connection.keep_alive()
+            try:
+                await connection.keep_alive()
+            except ConnectionLost:
+                pass  # whoever listens says so; what has come to a good end meanwhile stays that
 
     try:
         with one_error():

@@ -16,15 +16,12 @@ import blake3
 
 from glide.errors import FileError
 from glide.protocol.endtoend import ItemKind, Range
-from glide.transfer.destination import disk_error
+from glide.transfer.destination import OF_THE_NAME, disk_error
 from glide.transfer.folders import write_at
 from glide.transfer.journal import Journal
 from glide.transfer.manifest import Manifest, Piece
 from glide.transfer.staging import Stage
 from glide.transfer.stock import State, Stock
-
-# What is wrong with a name, or with its being two items' on this disk: that item fails, and no other.
-_OF_THE_NAME = frozenset({errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.ENOTDIR})
 
 
 class Assembly:
@@ -100,6 +97,9 @@ class Assembly:
     def vouched(self, number: int) -> None:
         """A file's digest has become known, or is not known any more; to be noted at the next sync."""
 
+    def found_whole(self, number: int) -> None:
+        """A file of which the beginning, or all, was here before is whole; to be completed at the next sync."""
+
     def abandon(self) -> None:
         """Let go of what is open."""
 
@@ -130,6 +130,8 @@ class StagedAssembly(Assembly):
         self._at = 0  # where in the file
         self._unnoted: set[int] = set()  # pages with files that became whole since the last note
         self._failed: set[int] = set()
+        # Files of before that turned out to be whole: whether they were synced, or given their mode, nobody knows.
+        self._found_whole: list[int] = []
 
     def prepare(self, *, again: bool) -> None:
         """Make the folders and the empty files; ``again`` if some may be there."""
@@ -167,7 +169,7 @@ class StagedAssembly(Assembly):
 
     def _fail(self, number: int, error: OSError) -> None:
         """This item cannot be here; raises if it is the disk that cannot take any."""
-        if error.errno not in _OF_THE_NAME:
+        if error.errno not in OF_THE_NAME:
             raise disk_error(error) from None
         collides = error.errno == errno.EEXIST
         self.stock.fail(number, "its name is another's on that disk" if collides else str(error.strerror))
@@ -214,6 +216,10 @@ class StagedAssembly(Assembly):
         else:
             self._unnoted.add(self._manifest.page_of(piece.number))
 
+    def found_whole(self, number: int) -> None:
+        self._found_whole.append(number)
+        self.vouched(number)
+
     def vouched(self, number: int) -> None:
         self._unnoted.add(self._manifest.page_of(number))
 
@@ -222,14 +228,20 @@ class StagedAssembly(Assembly):
         if self._piece is not None and self._file is not None:
             number = self._piece.number
             begun[number] = max(begun.get(number, 0), self._at)
+        # Taken over at once: checking goes on beside this thread, and may add more.
+        unnoted, self._unnoted = self._unnoted, set()
+        failed, self._failed = self._failed, set()
+        found_whole, self._found_whole = self._found_whole, []
         try:
+            for number in found_whole:
+                item = self._manifest.item(number)
+                descriptor = self._stage.reopen(self._manifest.top_of(number), item.path)
+                self._stage.complete(descriptor, item, sync=self._sync)
             if self._sync:
                 self._stage.sync(self._file)
         except OSError as error:
             raise disk_error(error) from None
-        self._journal.note({page: self._digests(page) for page in self._unnoted}, begun, self._failed)
-        self._unnoted.clear()
-        self._failed.clear()
+        self._journal.note({page: self._digests(page) for page in unnoted}, begun, failed)
 
     def _digests(self, page: int) -> bytes:
         first = self._manifest.first(page)

@@ -9,7 +9,8 @@ it. What does not match is asked for again, once.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 
 import blake3
 import trio
@@ -27,9 +28,6 @@ from glide.transfer.storage import Storage
 # Bytes that are read and hashed in one thread call, and at once.
 _STEP = 32 * 1024 * 1024
 _READ = 4 * 1024 * 1024
-
-# How often somebody who waits for us is told that we get on, in seconds.
-_GETTING_ON = 1.0
 
 # Put in for what cannot be read here: then it is no digest that anybody tells, and the file is asked for again.
 _UNREADABLE = blake3.blake3(b"not to be read here").digest()
@@ -139,15 +137,15 @@ class Checking:
             theirs, ours = self._of(self._theirs, number), self._stock.digest(number)
             state = State(self._stock.states[number])
             if theirs == NO_DIGEST and state != State.FAILED:
-                self._storage.drop(number, self._manifest.item(number))
                 self._stock.fail(number, "the sender could not read all of it")
+                await self._drop(number)
                 state = State.FAILED
             if state == State.FAILED or (ours == theirs and state in (State.WHOLE, State.KEPT, State.EXISTS)):
                 self._settle((number,))
             elif state == State.WHOLE or self._storage.confirmed is not None:
                 raise self._different(number)
             elif state == State.KEPT or (state == State.EXISTS and ours != bytes(32)):
-                again.append(self._ask_again(number, state))
+                again.append(await self._ask_again(number, state))
         if again:
             if self._stock.changed:
                 self._notice("What was kept of some files is not what is sent now; they are sent anew.")
@@ -156,11 +154,14 @@ class Checking:
     def _of(self, digests: bytearray, number: int) -> bytes:
         return bytes(digests[32 * number : 32 * number + 32])
 
-    def _ask_again(self, number: int, state: State) -> Range:
+    async def _drop(self, number: int) -> None:
+        await trio.to_thread.run_sync(self._storage.drop, number, self._manifest.item(number))
+
+    async def _ask_again(self, number: int, state: State) -> Range:
         item = self._manifest.item(number)
         if state == State.KEPT:
             self._stock.changed += 1
-            self._storage.drop(number, item)
+            await self._drop(number)
         self._stock.forget(number)
         self._again[number] = item.size
         self._storage.assembly.vouched(number)
@@ -193,14 +194,10 @@ class Checking:
 
     async def run(self, moved: Callable[[], None], get_on: Callable[[], None]) -> None:
         """Read what has to be read again. ``moved`` and ``get_on`` are called as long as there is progress."""
-        told = trio.current_time()
 
         def step() -> None:
-            nonlocal told
             moved()
-            if trio.current_time() - told >= _GETTING_ON:
-                told = trio.current_time()
-                get_on()
+            get_on()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read_whole, step)
@@ -211,11 +208,12 @@ class Checking:
         """Files that are here as a whole: many small ones in one thread call."""
         hashing = self._hash_whole()
 
-        while (found := await trio.to_thread.run_sync(some_of, hashing)) is not None:
-            step()
-            await self._enter(found)
+        with closing(hashing):
+            while (found := await trio.to_thread.run_sync(some_of, hashing)) is not None:
+                step()
+                await self._enter(found)
 
-    def _hash_whole(self) -> Iterator[tuple[int, bytes] | None]:
+    def _hash_whole(self) -> Generator[tuple[int, bytes] | None, None, None]:
         """Numbers and digests; of a file that cannot be read, a digest that nothing has. None after each read."""
         for number in self._to_read:
             item, hasher = self._manifest.item(number), blake3.blake3()
@@ -238,9 +236,11 @@ class Checking:
         told = []
         for number, digest in found:
             state = State(self._stock.states[number])
-            if state in (State.BEGUN, State.EXISTS):
-                self._stock.whole(number, digest, State.KEPT if state == State.BEGUN else State.EXISTS)
-                self._storage.assembly.vouched(number)
+            if state == State.BEGUN:
+                self._stock.whole(number, digest, State.KEPT)
+                self._storage.assembly.found_whole(number)
+            elif state == State.EXISTS:
+                self._stock.whole(number, digest, State.EXISTS)
             if self._told[self._manifest.page_of(number)]:
                 told.append(number)
         await self._judge(told)
@@ -280,7 +280,10 @@ class Checking:
             while (number, block) not in self._blocks and self._stock.states[number] != State.FAILED:
                 await self._news.wait()
             if self._blocks.pop((number, block), None) != hasher.digest():
-                bad.append((position + start, end - start))
+                if bad and sum(bad[-1]) == position + start:
+                    bad[-1] = (bad[-1][0], bad[-1][1] + end - start)
+                else:
+                    bad.append((position + start, end - start))
         return bad
 
 

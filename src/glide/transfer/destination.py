@@ -53,6 +53,10 @@ class Destination:
             ) from None
         return cls(folder)
 
+    def again(self) -> Destination:
+        """The same folder, to be closed by itself."""
+        return Destination(self.folder.below([]))
+
     def check_room(self, wanted: int) -> None:
         """Raise :class:`FileError` if the disk is known to have less than ``wanted`` bytes free."""
         free = _free(self.folder)
@@ -111,6 +115,10 @@ def new_stage() -> str:
     return secrets.token_hex(12).join(_STAGE)
 
 
+# What is wrong with a name, or with its being two items' on this disk: that item fails, and no other.
+OF_THE_NAME = frozenset({errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.ENOTDIR})
+
+
 def disk_error(error: OSError) -> FileError:
     """What a failed write means, here and for the sender."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -118,7 +126,7 @@ def disk_error(error: OSError) -> FileError:
         return FileError(
             f"The disk is full ({reason.get(error.errno, 'no space left')}).",
             KEPT,
-            "Make room, and it goes on where it was when it is sent again.",
+            "Make room, and let it be sent again.",
             for_peer="their disk is full.",
         )
     return FileError(

@@ -49,7 +49,7 @@ async def read(
     """Read and hash what is wanted, a block at a time, each in one thread call. Errors go the way of the blocks."""
     reader = reading.Reader(gathered)
     borrowed = reading.Borrowed(reader.close)
-    size = min(BLOCK, max(gathered.manifest.bytes, 1))  # as more may be wanted later
+    size = min(BLOCK, gathered.manifest.bytes + 1)  # one more, so that the first call sees the end
     empty = deque(bytearray(size) for _ in range(_BUFFERS))
     try:
         async for each in wanted:
@@ -103,7 +103,8 @@ async def check(gathered: Gathered, watch: Watch, kept: Iterator[tuple[int, Item
             if found is None:
                 break
             watch.moved()
-            await filled.send(Block(bytearray(), 0, found, flush=True))
+            watch.get_on()
+            await filled.send(Block(bytearray(), 0, found))
     except GlideError as error:
         await filled.send(error)
     finally:

@@ -22,7 +22,7 @@ from glide.transfer import ignoring
 from glide.transfer.filenames import BadName, check_name
 from glide.transfer.folders import Folder
 from glide.transfer.ignoring import Rule
-from glide.transfer.manifest import Manifest
+from glide.transfer.manifest import DEEPEST, Manifest
 
 # So many are warned about one by one.
 MOST_WARNINGS = 20
@@ -157,6 +157,8 @@ def _unreadable(shown: str, error: OSError) -> FileError:
 def _check_path(name: str, path: str) -> None:
     """Raise :class:`BadName` unless a receiver takes that path, the last of whose names is ``name``."""
     check_name(name)
+    if path.count("/") >= DEEPEST:
+        raise BadName(f"it lies in more than {DEEPEST} folders")
     if (len(path) if path.isascii() else len(path.encode())) > LONGEST_PATH:
         raise BadName(f"the path is longer than {LONGEST_PATH} bytes")
 

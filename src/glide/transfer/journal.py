@@ -31,6 +31,8 @@ from glide.transfer.manifest import Manifest
 
 # How many transfers of the same things from the same person to the same place may be under way at once.
 _MOST_ALIKE = 8
+# Seconds.
+_PATIENCE = 2.0
 
 Raw = bytes  # a field called `bytes` hides the type of that name inside a class
 
@@ -111,7 +113,8 @@ class Journal:
             if not file.exists():
                 continue
             try:
-                journal = cls._open(file, sync=sync)
+                # Somebody may be looking at it for a moment.
+                journal = cls._open(file, sync=sync, timeout=_PATIENCE)
                 if journal is not None and journal.speaks and journal.makes_sense():
                     return journal
                 if journal is not None:
@@ -134,9 +137,9 @@ class Journal:
         return journal
 
     @classmethod
-    def _open(cls, file: Path, *, sync: bool = True) -> Journal | None:
+    def _open(cls, file: Path, *, sync: bool = True, timeout: float = 0) -> Journal | None:
         """Open or create; None if somebody else has it open."""
-        database = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(file, timeout=timeout, isolation_level=None, check_same_thread=False)
         try:
             file.chmod(0o600)
             database.execute(f"PRAGMA synchronous = {'FULL' if sync else 'OFF'}")
@@ -243,9 +246,10 @@ class Journal:
             self._put("phase", Phase.LANDING)
             self._database.executemany("INSERT OR REPLACE INTO finals VALUES (?, ?)", finals.items())
 
-    def note_whole(self, confirmed: Confirmed) -> None:
-        """All is there and checked, and this is what will be confirmed."""
+    def note_whole(self, confirmed: Confirmed, failed: Iterable[int] = ()) -> None:
+        """All is there and checked; this is what will be confirmed, and that is what could not land."""
         with self._transaction():
+            self._database.executemany("INSERT OR IGNORE INTO failed VALUES (?)", [(number,) for number in failed])
             self._put("confirmed", msgspec.msgpack.encode(confirmed))
 
     def note_landed(self, confirmed: Confirmed) -> None:

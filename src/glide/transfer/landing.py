@@ -31,7 +31,7 @@ from enum import StrEnum
 from glide.errors import FileError
 from glide.protocol.endtoend import Item, ItemKind
 from glide.text import printable
-from glide.transfer.destination import Destination
+from glide.transfer.destination import OF_THE_NAME, Destination
 from glide.transfer.filenames import candidates
 from glide.transfer.folders import Folder
 from glide.transfer.manifest import Manifest
@@ -87,7 +87,7 @@ class Landing:
     """Gives the items of a stage their final names (rule 5). Called again after a crash, it goes on where it was.
 
     ``intend`` is told names before they are given, so that a crash in between can tell whose a name is; ``intended`` is
-    what it was told before a crash.
+    what it was told before a crash. ``on_step`` is called as long as there is progress.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Landing:
         intended: Mapping[int, str],
         *,
         sync: bool,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._destination = destination
         self._folder = destination.folder
@@ -109,6 +110,8 @@ class Landing:
         self._intend = intend
         self._intended = intended
         self._sync = sync
+        self._on_step = on_step
+        self._changed: set[tuple[str, ...]] = set()  # folders in which names have changed
         self.landed = Landed()
 
     def run(self) -> Landed:
@@ -131,7 +134,10 @@ class Landing:
                     self._give_names(waiting)
         self._give_names(waiting)
         if self._sync:
-            self._folder.sync()
+            for there in self._changed | {()}:
+                with self._folder.below(there) as folder:
+                    folder.sync()
+                self._on_step()
         return self.landed
 
     def _note(self, top: int, name: str, final: str) -> None:
@@ -149,11 +155,15 @@ class Landing:
                 except FileExistsError:
                     if self._conflict is not Conflict.REFUSE:
                         continue
-                    (number, _), *_ = self._manifest.inside(top)
-                    self.landed.failed[number] = "something of that name has appeared"
+                    self.landed.failed[self._manifest.number(top)] = "something of that name has appeared"
+                except OSError as error:
+                    if error.errno not in OF_THE_NAME:
+                        raise
+                    self.landed.failed[self._manifest.number(top)] = error.strerror or "that disk refuses the name"
                 else:
                     self._note(top, waiting[top], final)
                 del waiting[top]
+                self._on_step()
 
     def _free(self, name: str) -> str:
         if self._conflict is Conflict.REFUSE:
@@ -174,6 +184,9 @@ class Landing:
             try:
                 with self._stage.below(source) as staged, self._folder.below(there) as folder:
                     settled = self._put(staged, name if above else str(top), folder, name, number, each)
+                if settled:
+                    self._changed.add(tuple(there))
+                self._on_step()
             except FileNotFoundError:
                 continue  # landed before a crash, with the folder that it is in
             except OSError as error:
@@ -199,8 +212,6 @@ class Landing:
             self.landed.failed[number] = "a file and a folder of that name are in each other's way"
         else:
             staged.replace(entry, folder, name)
-        if self._sync:
-            folder.sync()
         return True
 
     def _beside(self, staged: Folder, entry: str, folder: Folder, name: str, number: int, item: Item) -> None:

@@ -20,6 +20,9 @@ from glide.transfer.filenames import BadName, check_name
 # What surrounds the items in a page: the length before the map, the map, its one key, the array.
 _AROUND = 4 + 1 + 6 + 3
 
+# Components of a path. Far more than anybody has; what removes a stage holds a descriptor for each.
+DEEPEST = 200
+
 # Until it ends, a stream is taken to be as long as anything can be.
 ENDLESS = 2**62
 
@@ -97,9 +100,10 @@ class Manifest:
 
     def page(self, page: int) -> tuple[Item, ...]:
         """The items of one page; that of the last call costs nothing."""
-        if self._held[0] != page:
-            self._held = (page, _decoder.decode(self._pages[page]))
-        return self._held[1]
+        held = self._held  # threads share it
+        if held[0] != page:
+            held = self._held = (page, _decoder.decode(self._pages[page]))
+        return held[1]
 
     def first(self, page: int) -> int:
         """The number of the first item of a page."""
@@ -130,10 +134,18 @@ class Manifest:
         for top, number in enumerate(self._tops):
             yield top, self.item(number)
 
+    def number(self, top: int) -> int:
+        """The number of a top-level item."""
+        return self._tops[top]
+
     def identity(self) -> bytes:
         """What two offers of the same things have in common, whatever has changed in them: 16 bytes."""
         tops = [(item.path, item.kind is ItemKind.FOLDER) for _, item in self.tops()]
         return bytes(blake3.blake3(_encoder.encode(tops)).digest(length=16))
+
+    def fingerprint(self) -> bytes:
+        """What only two offers of exactly the same have in common: 16 bytes."""
+        return bytes(blake3.blake3(b"".join(self._pages)).digest(length=16))
 
     def top_of(self, number: int) -> int:
         """Which of :meth:`tops` an item is, or lies in."""
@@ -209,6 +221,8 @@ class Checker:
             self._bytes += item.size
             if self._bytes >= 2**63:
                 raise BadName("there are more bytes than there can be")
+            if len(components) > DEEPEST:
+                raise BadName(f"folders are more than {DEEPEST} deep")
             streams = item.kind is ItemKind.STREAM
             if self._alone or (streams and (self._last or len(components) > 1 or item.size)):
                 raise BadName("a stream is not alone")

@@ -35,6 +35,7 @@ class Reader:
         self._file: OpenFile | None = None
         self._done = 0  # bytes of the piece
         self._hasher: blake3.blake3 | None = None
+        self._failure: Digest | None = None  # told once all that was promised of the file has been sent
         self._found: list[Digest | Sent] = []
 
     def begin(self, ranges: Iterable[Range]) -> None:
@@ -99,11 +100,14 @@ class Reader:
                 elif piece.to_the_end:
                     self._found.append(Sent(piece.number))
                 self._let_go()
+        if self._failure is not None:
+            self._found.append(self._failure)
+            self._failure = None
         self._piece = None
 
     def _fail(self, piece: Piece, error: Changed) -> None:
         self._let_go()
-        self._found.append(failed(self._gathered, piece.number, piece.item, error))
+        self._failure = failed(self._gathered, piece.number, piece.item, error)
 
     def _let_go(self) -> None:
         if self._file is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from glide import events
-from glide.errors import GlideError, IntegrityError, one_error
+from glide.errors import ConnectionLost, FileError, GlideError, IntegrityError, one_error
 from glide.net.connection import Connection, explained
 from glide.protocol.endtoend import (
     Accept,
@@ -27,6 +27,7 @@ from glide.protocol.endtoend import (
     Receipt,
     Want,
 )
+from glide.protocol.fields import Message
 from glide.transfer import taking
 from glide.transfer.checking import Checking
 from glide.transfer.intake import Batch, take_in
@@ -43,8 +44,6 @@ SYNC_SECONDS = 1.0
 
 # Ranges of one WANT message.
 _RANGES = 1000
-# How often somebody who waits for us is told that we get on.
-_GETTING_ON = 1.0
 
 
 async def receive(
@@ -67,8 +66,8 @@ async def receive(
     """
     means = NOTHING
     async with explained(connection, lambda: means):
-        with room.place() as one_more:
-            manifest, offer = await taking.take(connection, arrival.sender, one_more)
+        with room.place(arrival.key) as place:
+            manifest, offer = await taking.take(connection, arrival.sender, place)
             async with claim(manifest):
                 storage = await taking.decided(connection, arrival, manifest, offer, decide)
                 means = storage.kept
@@ -78,8 +77,9 @@ async def receive(
                     connection.leave_to(terms.idle)
                     return await _Receiving(connection, arrival, manifest, storage, terms, hint, report).run()
                 finally:
-                    # Quick, and not to be put off: somebody may wait for the journal.
-                    storage.close()
+                    # Not to be put off: somebody may wait for the journal. Only the disk can make it last.
+                    with trio.CancelScope(shield=True):
+                        await trio.to_thread.run_sync(storage.close)
     raise AssertionError("unreachable")  # pragma: no cover - the block returns or raises
 
 
@@ -128,7 +128,7 @@ class _Receiving:
                         take_in, self._connection, self._watch, self._assembly, self._storage.kept, full_in
                     )
                     nursery.start_soon(self._write, full_out)
-                    nursery.start_soon(self._checking.run, self._watch.moved, self._get_on)
+                    nursery.start_soon(self._checking.run, self._watch.moved, self._watch.get_on)
                     await self._checking.finished.wait()
                     async with self._connection.silence():
                         nursery.cancel_scope.cancel()
@@ -153,7 +153,14 @@ class _Receiving:
         """Ask for these, behind what was asked for before."""
         self._assembly.begin(ranges)
         parts = [tuple(ranges[at : at + _RANGES]) for at in range(0, len(ranges), _RANGES)] or [()]
-        await self._connection.send(*(Want(ranges=part, more=part is not parts[-1]) for part in parts))
+        await self._say(*(Want(ranges=part, more=part is not parts[-1]) for part in parts))
+
+    async def _say(self, *said: Message) -> None:
+        """Say something while the transfer runs. If the sender has gone, it is what came before that tells why."""
+        try:
+            await self._connection.send(*said)
+        except ConnectionLost:
+            pass
 
     def _report_notice(self, text: str) -> None:
         self._report(events.Notice(f"From {self._arrival.sender}: {text}"))
@@ -207,7 +214,12 @@ class _Receiving:
             return stored
 
         self._watch.disk = self._what_takes_it()
-        stored = await trio.to_thread.run_sync(store)
+        try:
+            # Whoever reads our output may never come back; a disk is waited for.
+            stored = await trio.to_thread.run_sync(store, abandon_on_cancel=self._arrival.into is None)
+        except FileError as error:
+            error.means = self._storage.kept
+            raise
         self._watch.disk_is_free()
         return stored
 
@@ -222,7 +234,7 @@ class _Receiving:
         if end.bytes != expected or end.digest != self._checking.whole():
             raise self._different()
         if self._storage.confirmed is not None and self._storage.confirmed.digest != end.digest:
-            self._storage.known()  # so that the next try begins anew
+            self._storage.known()  # the next try begins anew
             raise self._different()
         self._end = end
         self._watch.sent_all = True
@@ -238,16 +250,12 @@ class _Receiving:
     async def _acknowledge(self) -> None:
         self._acknowledged = self._assembly.stored
         self._progress()
-        await self._connection.send(Ack(bytes=self._acknowledged))
+        await self._say(Ack(bytes=self._acknowledged))
 
     def _progress(self) -> None:
         total = None if self._manifest.streams else self._manifest.bytes
         there = self._acknowledged if total is None else max(total - (self._assembly.wanted - self._acknowledged), 0)
         self._report(events.Progress(self._arrival.transfer, there, total))
-
-    def _get_on(self) -> None:
-        """Tell the sender, who hears nothing else meanwhile, that we get on."""
-        self._connection.mention(Busy(seconds=0))
 
     # --- the end ---
 
@@ -273,7 +281,7 @@ class _Receiving:
                     while isinstance(said := await self._connection.receive(), Busy):
                         pass
                     if isinstance(said, Done):
-                        self._storage.known()
+                        await trio.to_thread.run_sync(self._storage.known)
             except GlideError:
                 pass  # the files are here, whatever the sender knows of it
             # After the receipt: whoever reads what we report must not come between the files and it.
@@ -291,10 +299,10 @@ class _Receiving:
         async def tell() -> None:
             told = -1
             while True:
-                await trio.sleep(_GETTING_ON)
+                await trio.sleep(1.0)
                 if steps != told:
                     told = steps
-                    self._get_on()
+                    self._watch.get_on()
 
         with one_error():
             async with trio.open_nursery() as nursery:

@@ -30,6 +30,7 @@ from glide.errors import (
     one_error,
 )
 from glide.net.connection import Connection, explained
+from glide.protocol.endtoend import BLOCK as KEPT_BLOCK
 from glide.protocol.endtoend import (
     Abort,
     Ack,
@@ -44,6 +45,7 @@ from glide.protocol.endtoend import (
 )
 from glide.protocol.fields import Message
 from glide.protocol.frames import Kind
+from glide.protocol.states import State
 from glide.transfer import feeding, offering, ranges, reading
 from glide.transfer.digests import Digest, DigestTable, Sent
 from glide.transfer.feeding import Block
@@ -53,8 +55,8 @@ from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
 
 # Ranges that a receiver may ask for at once: two for each item, and some more.
 _SPARE_RANGES = 1000
-# Lists of ranges that wait to be read.
-_MOST_LISTS = 1000
+# Lists of ranges that may wait to be read: one for each page of digests that did not match, and some more.
+_SPARE_LISTS = 1000
 
 
 async def send(
@@ -111,14 +113,12 @@ class _Sending:
         self._acknowledged = 0
         self._first_sent = False  # all that was wanted at first
         self._ended: End | None = None
-        # The sending task is shielded, so that a record is not cut in two when the peer could still be told why;
-        # run, which is not, sets its deadline.
-        self._pumping = trio.CancelScope(shield=True)
+        self._pumping = trio.CancelScope()  # what is being sent right now
         self._stop = False
 
     async def run(self, *, again: bool) -> Outcome:
         filled_in, filled_out = trio.open_memory_channel[Block | GlideError](1)
-        wanted_in, wanted_out = trio.open_memory_channel[list[Range]](_MOST_LISTS)
+        wanted_in, wanted_out = trio.open_memory_channel[list[Range]](self._manifest.pages + _SPARE_LISTS)
         with self._watch.deadline(self._means), one_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch.run)
@@ -134,15 +134,14 @@ class _Sending:
                 nursery.start_soon(self._pump, filled_out)
                 try:
                     receipt = await self._listen(wanted_in)
-                except GlideError:
-                    self._pumping.cancel()  # the receiver is gone, or has said its last word
-                    raise
-                except BaseException:
+                except BaseException as error:
                     self._stop = True
-                    self._pumping.deadline = trio.current_time() + self._connection.deadlines.farewell
+                    closed = self._connection.machine.state is State.CLOSED or isinstance(error, ConnectionLost)
+                    patience = 0 if closed else self._connection.deadlines.farewell
+                    self._pumping.deadline = trio.current_time() + patience
                     raise
-                self._pumping.cancel()
-                nursery.cancel_scope.cancel()
+                async with self._connection.silence():
+                    nursery.cancel_scope.cancel()
         try:
             await self._connection.send(Done())
         except ConnectionLost:
@@ -159,7 +158,7 @@ class _Sending:
             match message:
                 case Want(ranges=some, more=more):
                     found += some
-                    if len(found) > 2 * self._manifest.items + _SPARE_RANGES:
+                    if len(found) > 2 * self._manifest.items + self._manifest.bytes // KEPT_BLOCK + _SPARE_RANGES:
                         raise ProtocolError(f"{self._to} wants more ranges than there can be.")
                     if not more:
                         self._wanted += ranges.check(found, self._manifest, self._to)
@@ -189,22 +188,25 @@ class _Sending:
 
     async def _pump(self, filled: trio.MemoryReceiveChannel[Block | GlideError]) -> None:
         """Send what was read and found; then the end. Nobody else says anything but keepalives and Busy."""
-        with self._pumping:
-            async for block in filled:
-                if self._stop:
-                    return
-                if isinstance(block, GlideError):
-                    raise block
-                if block.count:
-                    if not self._connection.machine.may_say(Kind.DATA):
-                        raise ProtocolError(f"{self._to} confirmed what it has not got.")
-                    self._sent += block.count
-                    with memoryview(block.buffer) as view, view[: block.count] as data:
-                        await self._connection.send_data(data)
-                self._first_sent = self._first_sent or block.last
-                if block.count or block.last:
-                    self._watch.sent_all = block.last
-                await self._tell(block)
+        async for block in filled:
+            if self._stop:
+                return
+            if isinstance(block, GlideError):
+                raise block
+            # Shielded, so that a record is not cut in two when the peer could still be told why; run, which is not,
+            # sets a deadline.
+            with trio.CancelScope(shield=True) as self._pumping:
+                await self._give(block)
+
+    async def _give(self, block: Block) -> None:
+        if block.count:
+            if not self._connection.machine.may_say(Kind.DATA):
+                raise ProtocolError(f"{self._to} confirmed what it has not got.")
+            self._sent += block.count
+            with memoryview(block.buffer) as view, view[: block.count] as data:
+                await self._connection.send_data(data)
+        self._first_sent = self._first_sent or block.last
+        await self._tell(block)
 
     async def _tell(self, block: Block) -> None:
         """Say which digests are known now, and that all are."""
@@ -224,9 +226,8 @@ class _Sending:
             self._wanted = size if self._manifest.streams else self._wanted
             self._ended = End(bytes=size, digest=whole(self._table.digests))
             said.append(self._ended)
+            self._watch.sent_all = True
         flush = block.flush or block.last
-        if block.flush and not block.count:
-            said.append(Busy(seconds=0))
         for message in said:
             await self._connection.send(message, flush=False)
         if flush:
@@ -244,6 +245,7 @@ class _Sending:
                     self._acknowledged = count
                     self._progress()
                 case Want() as want:
+                    self._watch.sent_all = False
                     try:
                         wanted.send_nowait(await self._wants(want))
                     except trio.WouldBlock:
@@ -278,7 +280,7 @@ def _means(gathered: Gathered) -> str:
     """What it means for the files, here at the sender, if it ends before its end."""
     if gathered.manifest.streams:
         return "It has to be sent from the beginning: what was read from standard input cannot be read again."
-    return "What has arrived is kept there, under no final name: sent again, it goes on where it was."
+    return "What has arrived is kept there if it can be, under no final name: sent again, it goes on where it was."
 
 
 def _unexpected(message: object) -> GlideError:

@@ -11,6 +11,7 @@ from glide.errors import Declined, FileError
 from glide.protocol.endtoend import Item
 from glide.protocol.fields import Digest
 from glide.transfer.assembling import Assembly, PipedAssembly
+from glide.transfer.destination import Destination
 from glide.transfer.journal import Confirmed
 from glide.transfer.landing import Conflict
 from glide.transfer.manifest import Manifest
@@ -19,7 +20,11 @@ from glide.transfer.stock import Stock
 
 @dataclass(frozen=True)
 class Arrival:
-    """Who sends, under which transfer, and where it goes: ``into`` is None for standard output."""
+    """Who sends, under which transfer, and where it goes: ``into`` is None for standard output.
+
+    ``opened`` is that folder, open since receiving began: what stands at its path by now is not asked. Without it the
+    path is opened.
+    """
 
     transfer: bytes
     sender: str
@@ -29,6 +34,7 @@ class Arrival:
     journals: Path
     conflict: Conflict = Conflict.RENAME
     sync: bool = True
+    opened: Destination | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 from glide.errors import Declined, FileError, NameUnusable
 from glide.protocol.endtoend import Item, ItemKind
@@ -51,7 +50,7 @@ class Folders:
         with ExitStack() as undo:
             if journal is not None:
                 undo.callback(journal.close)
-            destination = undo.enter_context(Destination.open(arrival.into))
+            destination = undo.enter_context(destination_of(arrival))
             new = journal is None
             if journal is None:
                 journal = Journal.create(arrival.journals, arrival.key, destination.path, manifest, sync=arrival.sync)
@@ -76,6 +75,8 @@ class Folders:
                 self.stock = Stock(self._manifest)
                 for number, _, digest in journal.items():
                     self.stock.whole(number, digest, State.KEPT)
+                for number in journal.failed():
+                    self.stock.fail(number, "it could not land")
                 self.assembly = Assembly(self._manifest, self.stock)
                 return
             about = None
@@ -145,15 +146,17 @@ class Folders:
             with self._destination.stage(about.stage) as stage:
                 landed = self._landing(manifest, stage, Conflict(about.conflict)).run()
             before = self._journal.failed()
-            lost = [manifest.item(number) for number in landed.with_inside(manifest) if number not in before]
-            lost = [item for item in lost if item.kind is not ItemKind.FOLDER]
+            numbers = [number for number in landed.with_inside(manifest) if number not in before]
+            lost = [item for item in map(manifest.item, numbers) if item.kind is not ItemKind.FOLDER]
             items, size = confirmed.items - len(lost), confirmed.bytes - sum(item.size for item in lost)
             confirmed = Confirmed(items, size, confirmed.digest)
-            self._journal.note_whole(confirmed)
+            self._journal.note_whole(confirmed, numbers)
             self._destination.discard(about.stage)
         self._journal.note_landed(confirmed)
 
-    def _landing(self, manifest: Manifest, stage: Stage, conflict: Conflict) -> Landing:
+    def _landing(
+        self, manifest: Manifest, stage: Stage, conflict: Conflict, on_step: Callable[[], None] = lambda: None
+    ) -> Landing:
         journal = self._journal
         return Landing(
             self._destination,
@@ -163,6 +166,7 @@ class Folders:
             journal.note_finals,
             journal.finals(),
             sync=self._arrival.sync,
+            on_step=on_step,
         )
 
     # --- while it arrives ---
@@ -196,12 +200,13 @@ class Folders:
             if sync:
                 stage.folder.sync()
             self._journal.note_whole(self._count(digest))
-            self._landed = self._landing(manifest, stage, self._arrival.conflict).run()
-            for number, problem in self._landed.with_inside(manifest).items():
+            self._landed = self._landing(manifest, stage, self._arrival.conflict, on_step).run()
+            lost = self._landed.with_inside(manifest)
+            for number, problem in lost.items():
                 self.stock.fail(number, problem)
             stage.close()
             confirmed = self._count(digest)
-            self._journal.note_whole(confirmed)  # what could not land is gone with the stage
+            self._journal.note_whole(confirmed, lost)  # what could not land is gone with the stage
             self._destination.discard(self._journal.about.stage)
             self._journal.note_landed(confirmed)
         except OSError as error:
@@ -269,8 +274,10 @@ def stands(journal: Journal, manifest: Manifest, destination: Destination) -> bo
         count += 1
         if next(items, None) != was:
             return False
-    finals = journal.finals()
+    finals, failed = journal.finals(), journal.failed()
     for top, item in manifest.tops():
+        if manifest.number(top) in failed:
+            continue
         found = destination.look(finals.get(top, item.path))
         is_folder = found is not None and stat.S_ISDIR(found.st_mode)
         if found is None or is_folder is not (item.kind is ItemKind.FOLDER):
@@ -280,12 +287,20 @@ def stands(journal: Journal, manifest: Manifest, destination: Destination) -> bo
     return count == manifest.items and not manifest.streams
 
 
-def agreed(journal: Journal, manifest: Manifest, into: Path) -> bool:
+def destination_of(arrival: Arrival) -> Destination:
+    """Where it goes, open. Raises :class:`FileError`."""
+    if arrival.opened is not None:
+        return arrival.opened.again()
+    assert arrival.into is not None, "a folder"
+    return Destination.open(arrival.into)
+
+
+def agreed(journal: Journal, manifest: Manifest, arrival: Arrival) -> bool:
     """True if a person who said yes to what the journal speaks of has thereby said yes to this."""
     if journal.phase is Phase.RECEIVING:
         return covered(manifest, journal)
     # That yes has had its transfer. What is left of it is the receipt.
-    with Destination.open(into) as destination:
+    with destination_of(arrival) as destination:
         return stands(journal, manifest, destination)
 
 

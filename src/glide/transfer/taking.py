@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,9 +20,15 @@ from glide.transfer.storing import agreed, open_storage
 from glide.transfer.terms import aborted
 
 # A manifest may have so many pages of 4 KiB: a million items with names of usual length. All that are looked at or
-# received at once may have half as many more: whoever waits for a yes must not fill the memory.
+# received at once may have twice as many, but for the first of each: whoever waits for a yes must not fill the memory,
+# nor keep out those who offer less.
 MOST_PAGES = 20_000
-MOST_PAGES_AT_ONCE = 30_000
+MOST_PAGES_AT_ONCE = 40_000
+_FREE_PAGES = 64
+
+# Seconds for a whole offer: some, and some more for each page.
+_OFFER_SECONDS = 60.0
+_PAGE_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,43 +50,66 @@ class Room:
     """For the manifests of all offers at one receiver."""
 
     def __init__(self) -> None:
-        self._pages = 0
+        self._pages: Counter[bytes] = Counter()  # beyond the free ones, by the sender's key
 
     @contextmanager
-    def place(self) -> Iterator[Callable[[], None]]:
-        """A place for one manifest while the block runs. Call what this gives for each page; it may raise Declined."""
-        mine = 0
+    def place(self, key: bytes) -> Iterator[Place]:
+        """A place for one manifest while the block runs."""
+        place = Place(self._pages, key)
+        try:
+            yield place
+        finally:
+            place.leave()
 
-        def one_more() -> None:
-            nonlocal mine
-            if mine >= MOST_PAGES or self._pages >= MOST_PAGES_AT_ONCE:
+
+class Place:
+    """For one manifest."""
+
+    def __init__(self, pages: Counter[bytes], key: bytes) -> None:
+        self._pages = pages
+        self._key = key
+        self._mine = 0
+
+    def take(self) -> None:
+        """Room for one more page. Raises :class:`Declined`."""
+        if self._mine >= _FREE_PAGES:
+            full = self._pages[self._key] >= MOST_PAGES or self._pages.total() >= MOST_PAGES_AT_ONCE
+            if full or self._mine >= MOST_PAGES:
                 raise Declined(
                     "An offer had more items than there is room for.",
                     NOTHING,
                     for_peer="that many items cannot be looked at now; send fewer, or later.",
                 )
-            mine += 1
-            self._pages += 1
+            self._pages[self._key] += 1
+        self._mine += 1
 
-        try:
-            yield one_more
-        finally:
-            self._pages -= mine
+    def leave(self) -> None:
+        """The manifest is gone."""
+        self._pages[self._key] -= max(self._mine - _FREE_PAGES, 0)
+        self._pages += Counter()  # drops what is zero
+        self._mine = 0
 
 
-async def take(connection: Connection, sender: str, one_more: Callable[[], None]) -> tuple[Manifest, Offer]:
+async def take(connection: Connection, sender: str, place: Place) -> tuple[Manifest, Offer]:
     """The sender's offer, its names checked (F1, F4): a bad one is refused whole, before anybody is asked."""
     manifest, checker, refusal, heard = Manifest(), Checker(), None, 0
+    begun = trio.current_time()
     with trio.move_on_after(connection.deadlines.handshake) as waiting:
         while True:
             match await connection.receive():
                 case Page(items=items) if heard < 2 * MOST_PAGES:
                     heard += 1
                     # To be said where an answer is due: whoever still sends pages does not listen.
-                    refusal = refusal or _refusal(checker, items, sender, one_more)
+                    refusal = refusal or _refusal(checker, items, sender, place)
                     if refusal is None:
                         manifest.add_page(items)
-                    waiting.deadline = trio.current_time() + connection.deadlines.handshake
+                    elif manifest.items:
+                        manifest = Manifest()
+                        place.leave()
+                    waiting.deadline = min(
+                        trio.current_time() + connection.deadlines.handshake,
+                        begun + _OFFER_SECONDS + heard * _PAGE_SECONDS,
+                    )
                 case Offer() if refusal is not None:
                     await _decline(connection, refusal)
                     raise refusal
@@ -92,10 +122,10 @@ async def take(connection: Connection, sender: str, one_more: Callable[[], None]
     raise Stalled(f"{sender} made no offer within {connection.deadlines.handshake:.0f} s.", NOTHING)
 
 
-def _refusal(checker: Checker, items: Sequence[Item], sender: str, one_more: Callable[[], None]) -> Declined | None:
+def _refusal(checker: Checker, items: Sequence[Item], sender: str, place: Place) -> Declined | None:
     """Why an offer with these items is refused whole, if it is."""
     try:
-        one_more()
+        place.take()
         checker.check(items)
     except Declined as error:
         return error
@@ -116,10 +146,10 @@ async def decided(
     def find() -> tuple[Journal | None, bool]:
         if arrival.into is None:
             return None, False
-        into = arrival.into.resolve()
+        into = arrival.opened.path if arrival.opened is not None else arrival.into.resolve()
         journal = Journal.find(arrival.journals, arrival.key, into, manifest, sync=arrival.sync)
         try:
-            return journal, journal is not None and agreed(journal, manifest, into)
+            return journal, journal is not None and agreed(journal, manifest, arrival)
         except GlideError:
             return journal, False  # what is wrong with the destination is told after a yes
 

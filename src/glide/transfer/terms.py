@@ -21,6 +21,10 @@ from glide.text import duration, printable
 _ABORTS = (FileError, IntegrityError, ProtocolError, Stalled)
 
 
+# How often a peer who waits for us is told that we get on, in seconds.
+_GETTING_ON = 1.0
+
+
 @dataclass(frozen=True)
 class Terms:
     """What the user set for a transfer. Seconds; 0 means no deadline."""
@@ -91,6 +95,7 @@ class Watch:
     sent_all: bool = False
     _moved: float = field(default_factory=trio.current_time)
     _busy: float = float("-inf")
+    _got_on: float = float("-inf")
     _idle: IdleDeadline | None = None
 
     def moved(self) -> None:
@@ -98,6 +103,13 @@ class Watch:
         self._moved = trio.current_time()
         if self._idle is not None:
             self._idle.touch()
+
+    def get_on(self) -> None:
+        """Tell the peer, who hears nothing else meanwhile, that we get on; once a second at most."""
+        now = trio.current_time()
+        if now - self._got_on >= _GETTING_ON:
+            self._got_on = now
+            self.connection.mention(Busy(seconds=0))
 
     def disk_is_free(self) -> None:
         """The disk has answered. If a deadline passed while it was at it, that was the disk's doing all the same."""
