@@ -13,7 +13,7 @@ BIN   := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types pytest soak cov bench fmt clean
+.PHONY: help demo test lint types pytest soak chaos cov bench fmt clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -36,6 +36,9 @@ pytest: $(VENV)/installed ## the tests alone; make pytest ARGS="-k name" for som
 
 soak: $(VENV)/installed ## what takes minutes or gigabytes: 1 GiB between two machines, 5 GiB, a minute's stop
 	$(BIN)/python -m pytest -m soak -p no:randomly $(ARGS)
+
+chaos: $(VENV)/installed ## 200 random schedules of kills, stops and cuts; SEED=n repeats one of them
+	$(if $(SEED),GLIDE_CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest -m chaos -p no:randomly tests/chaos $(ARGS)
 
 cov: $(VENV)/installed ## the tests under coverage, processes they start included; fails under 90 %
 	$(BIN)/coverage erase

@@ -209,8 +209,8 @@ async def test_F1_an_offer_with_a_bad_name_is_declined_in_words(autojump_clock: 
     for name in names:
         await sender.send(Page(items=(Item(name),)), flush=False)
     await sender.send(Offer())
-    with Room().place() as one_more, pytest.raises(Declined, match="no honest sender"):
-        await take(receiver, "alice", one_more)
+    with Room().place(bytes(32)) as room, pytest.raises(Declined, match="no honest sender"):
+        await take(receiver, "alice", room)
     said = await heard(sender)
     assert isinstance(said, Decline)
     assert said.code == "declined"
@@ -222,8 +222,8 @@ async def test_F1_sizes_that_add_up_to_more_than_can_be_are_declined_in_words(au
     for number in range(4):
         await sender.send(Page(items=(Item(f"{number}", size=MOST),)), flush=False)
     await sender.send(Offer())
-    with Room().place() as one_more, pytest.raises(Declined):
-        await take(receiver, "alice", one_more)
+    with Room().place(bytes(32)) as room, pytest.raises(Declined):
+        await take(receiver, "alice", room)
     said = await heard(sender)
     assert isinstance(said, Decline)
     assert said.message.startswith("the offer was refused whole")

@@ -99,6 +99,7 @@ async def test_R1_an_offer_of_too_many_pages_is_refused_before_anybody_is_asked(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(taking, "MOST_PAGES", 3)
+    monkeypatch.setattr(taking, "_FREE_PAGES", 0)
     bob = Side()
     async with joined() as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(lambda: receive(far, bob, place, decide=never))

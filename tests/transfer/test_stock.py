@@ -57,7 +57,7 @@ def test_what_is_kept_is_what_is_the_same_and_durable(
         into, journals = top / "in", top / "journals"
         into.mkdir()
         before = manifest_of(old, modified=old_times)
-        receiving = Receiving(arrival(into, journals), old, before)
+        receiving = Receiving(arrival(into, journals, sync=True), old, before)
         receiving.feed(durable)
         receiving.feed(more, sync=False)
         receiving.die()

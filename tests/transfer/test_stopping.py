@@ -185,7 +185,7 @@ async def test_the_same_things_offered_anew_end_the_older_transfer_and_go_on_wit
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)
     me = Me(BOB, Known(tmp_path / "known"), PATIENT)
     wishes = Wishes("bob", place.into, place.journals, Consent())
-    receiver = _Receiver(Address("relay", 1), me, wishes, Terms(), lambda _: None)
+    receiver = _Receiver(Address("relay", 1), me, wishes, Terms(), lambda _: None, None)
 
     def claim(manifest: Manifest) -> AbstractAsyncContextManager[None]:
         return receiver._claim(ALICE.public, manifest)

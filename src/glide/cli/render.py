@@ -253,7 +253,10 @@ def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:
         return
     try:
-        print(text, file=stream, flush=True)
+        try:
+            print(text, file=stream, flush=True)
+        except UnicodeEncodeError:  # a name that this output's encoding has not
+            print(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding), file=stream, flush=True)
     except (OSError, ValueError):
         # The reader has gone, or the disk is full. Python would complain again when it flushes at the end.
         try:

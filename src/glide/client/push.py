@@ -81,6 +81,7 @@ class _Pushing:
         self._id = secrets.token_bytes(16)  # of the first attempt: what all events are about
         self._registered = False
         self._accepted = False
+        self._there = 0  # bytes, the most that ever were at the receiver
         self._warned: set[str] = set()
 
     async def run(self) -> None:
@@ -151,7 +152,8 @@ class _Pushing:
                 )
 
                 def report(event: events.Event) -> None:
-                    if isinstance(event, events.Progress):
+                    if isinstance(event, events.Progress) and event.bytes > self._there:
+                        self._there = event.bytes
                         backoff.went_well()
                     self._accepted = self._accepted or isinstance(event, events.Accepted)
                     self._report(event)
@@ -224,8 +226,12 @@ class _Pushing:
             "bytes": outcome.bytes,
             "digest": f"blake3:{outcome.digest.hex()}",
         }
+        content = (json.dumps(record, indent=2) + "\n").encode()
         try:
-            files.replace(path, (json.dumps(record, indent=2) + "\n").encode())
+            if path.exists() and not path.is_file():
+                path.write_bytes(content)  # a pipe or device: not to be replaced
+            else:
+                files.replace(path, content)
         except OSError as error:
             raise FileError(
                 f"The receipt cannot be written to {printable(str(path))}: {error.strerror}.",

@@ -95,13 +95,13 @@ class Checking:
         """So many bytes of these files have been written."""
         arrived = []
         for number, count in files:
-            if number in self._awaited:
-                self._awaited[number] -= count
-                self._wake()
-            elif number in self._again:
+            if number in self._again:
                 self._again[number] -= count
                 if not self._again[number]:
                     arrived.append(number)
+            elif number in self._awaited:
+                self._awaited[number] -= count
+                self._wake()
             elif self._stock.states[number] == State.WHOLE and self._told[self._manifest.page_of(number)]:
                 arrived.append(number)
         if arrived:

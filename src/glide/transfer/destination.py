@@ -79,6 +79,8 @@ class Destination:
 
     def stage(self, name: str) -> Stage:
         """The stage of that name, made if it is not there. Raises :class:`FileError`."""
+        if not _IS_STAGE.fullmatch(name):
+            raise FileError(f"{printable(name, 60)!r} is not called like what glide makes, and is not used.")
         try:
             if self.folder.look(name) is None:
                 self.folder.make(name, 0o700)

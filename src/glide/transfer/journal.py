@@ -65,6 +65,7 @@ class About(msgspec.Struct, frozen=True):
     began: float  # seconds since 1970
     boot: str  # which run of the machine that was
     conflict: str
+    synced: bool = True  # what it speaks of; without, it is only worth as much as the machine's memory
 
 
 class Confirmed(msgspec.Struct, frozen=True):
@@ -115,7 +116,7 @@ class Journal:
             try:
                 # Somebody may be looking at it for a moment.
                 journal = cls._open(file, sync=sync, timeout=_PATIENCE)
-                if journal is not None and journal.speaks and journal.makes_sense():
+                if journal is not None and journal.speaks and journal.makes_sense() and journal.about.key == key:
                     return journal
                 if journal is not None:
                     journal.delete()  # a crash came between making it and writing it, or another version wrote it
@@ -139,6 +140,8 @@ class Journal:
     @classmethod
     def _open(cls, file: Path, *, sync: bool = True, timeout: float = 0) -> Journal | None:
         """Open or create; None if somebody else has it open."""
+        if file.is_symlink():
+            file.unlink()  # not ours
         database = sqlite3.connect(file, timeout=timeout, isolation_level=None, check_same_thread=False)
         try:
             file.chmod(0o600)

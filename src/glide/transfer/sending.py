@@ -55,6 +55,8 @@ from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
 
 # Ranges that a receiver may ask for at once: two for each item, and some more.
 _SPARE_RANGES = 1000
+# All of it may be wanted so many times: once, and once more if it was kept and does not match, and one to spare.
+_TIMES = 3
 # Lists of ranges that may wait to be read: one for each page of digests that did not match, and some more.
 _SPARE_LISTS = 1000
 
@@ -109,6 +111,7 @@ class _Sending:
         self._watch = Watch(connection, transfer, "sender", to, terms, hint, report, endless=self._manifest.streams)
         self._table = DigestTable(self._manifest)
         self._wanted = 0  # bytes, in all that the receiver asked for
+        self._ranges = 0
         self._sent = 0
         self._acknowledged = 0
         self._first_sent = False  # all that was wanted at first
@@ -162,6 +165,10 @@ class _Sending:
                         raise ProtocolError(f"{self._to} wants more ranges than there can be.")
                     if not more:
                         self._wanted += ranges.check(found, self._manifest, self._to)
+                        self._ranges += len(found)
+                        too_many = self._ranges > _TIMES * (2 * self._manifest.items + _SPARE_RANGES)
+                        if too_many or (self._wanted > _TIMES * self._manifest.bytes and not self._manifest.streams):
+                            raise ProtocolError(f"{self._to} wants the same again and again.")
                         return found
                 case Busy(seconds=seconds):
                     self._watch.peer_is_busy(seconds)
@@ -227,7 +234,8 @@ class _Sending:
             self._ended = End(bytes=size, digest=whole(self._table.digests))
             said.append(self._ended)
             self._watch.sent_all = True
-        flush = block.flush or block.last
+        # What is said while bytes still flow goes with them; after that it must not wait.
+        flush = block.flush or block.last or (self._first_sent and bool(said))
         for message in said:
             await self._connection.send(message, flush=False)
         if flush:
@@ -242,8 +250,8 @@ class _Sending:
                         raise ProtocolError(f"{self._to} acknowledged bytes that were never sent.")
                     if count > self._acknowledged:
                         self._watch.moved()
-                    self._acknowledged = count
-                    self._progress()
+                        self._acknowledged = count
+                        self._progress()
                 case Want() as want:
                     self._watch.sent_all = False
                     try:

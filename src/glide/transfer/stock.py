@@ -133,6 +133,8 @@ def _leave_out_unusable(stock: Stock) -> None:
 def _compare(stock: Stock, journal: Journal, stage: Stage, *, same_boot: bool) -> None:
     """Go through the old manifest and the new one side by side: both are in the same order."""
     begun = journal.begun()
+    # Without syncing a digest in the journal may have outlived the bytes.
+    vouched = same_boot or journal.about.synced
     old = _Peekable(journal.items())
     for number, item in enumerate(stock.manifest):
         top = stock.manifest.top_of(number)
@@ -149,9 +151,9 @@ def _compare(stock: Stock, journal: Journal, stage: Stage, *, same_boot: bool) -
             if not same or (there is not None and there > item.size):
                 stock.changed += there is not None and there > 0
                 stage.remove(top, item.path)
-            elif there == item.size and any(digest):
+            elif there == item.size and any(digest) and (vouched or not item.size):
                 stock.whole(number, digest, State.KEPT)
-            elif there and (kept := min(there, item.size) if same_boot else min(there, begun.get(was_number, 0))):
+            elif there and (kept := there if same_boot or any(digest) else min(there, begun.get(was_number, 0))):
                 stock.states[number] = State.BEGUN
                 stock.begun[number] = kept
         old.advance()

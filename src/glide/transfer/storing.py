@@ -131,6 +131,7 @@ class Folders:
             time.time(),
             this_boot,
             arrival.conflict,
+            arrival.sync,
         )
 
     # --- after a crash ---
@@ -199,19 +200,21 @@ class Folders:
                     on_step()
             if sync:
                 stage.folder.sync()
-            self._journal.note_whole(self._count(digest))
+            self._journal.note_whole(self._count(digest), self._failed())
             self._landed = self._landing(manifest, stage, self._arrival.conflict, on_step).run()
-            lost = self._landed.with_inside(manifest)
-            for number, problem in lost.items():
+            for number, problem in self._landed.with_inside(manifest).items():
                 self.stock.fail(number, problem)
             stage.close()
             confirmed = self._count(digest)
-            self._journal.note_whole(confirmed, lost)  # what could not land is gone with the stage
+            self._journal.note_whole(confirmed, self._failed())  # what could not land is gone with the stage
             self._destination.discard(self._journal.about.stage)
             self._journal.note_landed(confirmed)
         except OSError as error:
             raise disk_error(error) from None
         return confirmed
+
+    def _failed(self) -> list[int]:
+        return [number for number, state in enumerate(self.stock.states) if state == State.FAILED]
 
     def _count(self, digest: bytes) -> Confirmed:
         files = size = 0
@@ -282,7 +285,7 @@ def stands(journal: Journal, manifest: Manifest, destination: Destination) -> bo
         is_folder = found is not None and stat.S_ISDIR(found.st_mode)
         if found is None or is_folder is not (item.kind is ItemKind.FOLDER):
             return False
-        if not is_folder and found.st_size != item.size:
+        if not is_folder and (found.st_size, found.st_mtime_ns) != (item.size, item.modified):
             return False
     return count == manifest.items and not manifest.streams
 
@@ -297,6 +300,9 @@ def destination_of(arrival: Arrival) -> Destination:
 
 def agreed(journal: Journal, manifest: Manifest, arrival: Arrival) -> bool:
     """True if a person who said yes to what the journal speaks of has thereby said yes to this."""
+    about = journal.about
+    if (about.sender, about.relay) != (arrival.sender, arrival.relay):
+        return False  # the same key under another name: a person said yes to that name
     if journal.phase is Phase.RECEIVING:
         return covered(manifest, journal)
     # That yes has had its transfer. What is left of it is the receipt.
