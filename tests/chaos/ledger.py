@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 
 MIB = 1024 * 1024
 
-# Of each connection: handshakes, keepalives, the manifest and its digests.
+# Of each connection, besides the manifest and its digests: handshakes, keepalives, a page of each.
 CONNECTION = 256 * 1024
+# Pages of a manifest are padded, and at least half full as long as no path is longer than half of one; as many pages
+# of digests follow.
+PAGES = 2 * 2
 # Records and frames.
 FRAMING = 0.02
 # What may still go up before everybody has noticed a fault.
@@ -17,8 +20,10 @@ NOTICING = 2 * MIB
 class Ledger:
     """Bytes are those of the tree, as reported; what has *passed* was counted between the sender and the relay."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, manifest: int = 0) -> None:
+        """``total`` is what all files hold, ``manifest`` what names them."""
         self.total = total
+        self._overhead = CONNECTION + PAGES * manifest
         self.durable = 0  # at the receiver, at the least
         self.conceded = 0  # passed, and perhaps in vain
         self.faults = 0
@@ -49,12 +54,12 @@ class Ledger:
         """AssertionError if these connections passed more than they may have."""
         self.see(len(uploads))
         for number, (upload, wanted) in enumerate(zip(uploads, self._wanted, strict=True)):
-            assert upload <= wanted * (1 + FRAMING) + CONNECTION, (
+            assert upload <= wanted * (1 + FRAMING) + self._overhead, (
                 f"E: {upload} bytes passed in connection {number}; when it was made, {wanted} were missing"
             )
         late = sum(uploads[number] - before for number, before in self._doomed.items())
         most = int(self.total * (1 + FRAMING)) + self.conceded + late + self.faults * NOTICING
-        passed = sum(max(0, upload - CONNECTION) for upload in uploads)
+        passed = sum(max(0, upload - self._overhead) for upload in uploads)
         assert passed <= most, (
             f"E: {passed} bytes passed in {len(uploads)} connections, {most} were allowed: {self.total} of the tree, "
             f"{self.conceded} not durable when a fault came, {late} of dead senders, {self.faults} faults"

@@ -26,6 +26,8 @@ TICK = 0.01
 HANG = 30.0
 # For what ends by itself or at a signal.
 SOON = 10.0
+# What an item of a manifest takes besides its path, at most.
+ITEM = 32
 # Between the end of a process that gave up and the next attempt of the person in front of it.
 BREATH = 0.3
 
@@ -75,8 +77,9 @@ class Run:
         self._stage = made
         self._source: dict[str, dict[str, Node]] = {top: snapshot(made.source / top) for top in made.tops}
         self._sizes = {top: sizes(made.source / top) for top in made.tops}
-        total = sum(node.size for tree in self._source.values() for node in tree.values())
-        self.ledger = Ledger(total)
+        nodes = {path: node for tree in self._source.values() for path, node in tree.items()}
+        manifest = sum(len(path.encode()) + ITEM for path in nodes)
+        self.ledger = Ledger(sum(node.size for node in nodes.values()), manifest)
         self._pending = list(schedule.faults)
         self._ongoing: list[tuple[float, Callable[[], None]]] = []
         self._delivered: Process | None = None

@@ -60,6 +60,12 @@ def test_a_transfer_may_take_its_bytes_once() -> None:
         ledger.check([9 * MIB, 2 * MIB])
 
 
+def test_names_may_take_as_much_as_their_pages() -> None:
+    Ledger(0, 100_000).check([CONNECTION + 400_000])
+    with pytest.raises(AssertionError, match="0 were missing"):
+        Ledger(0, 100_000).check([CONNECTION + 400_001])
+
+
 def test_what_was_not_durable_at_a_fault_may_be_sent_again() -> None:
     ledger = Ledger(20 * MIB)
     ledger.see(1)

@@ -68,6 +68,8 @@ def push(
             raise UsageError("A PATH is empty.", "Nobody was disturbed.", "A dot (.) is the folder that you are in.")
         if "-" in paths and len(paths) > 1:
             raise UsageError("- is standard input, which is sent alone.", next="To send a file of that name: ./-")
+        if chosen["receipt"] is not None and chosen["receipt"] in ("", "-", *paths):
+            raise UsageError("--receipt wants a file of its own to write to.", "Nobody was disturbed.")
         me, address = options.me(chosen), options.address(chosen)
         mine = names.mine(chosen, me.identity.public, ask=False)
         parcel = client.Parcel(

@@ -69,9 +69,7 @@ def ending(renderer: Renderer) -> Iterator[None]:
         _exit(error.exit)
     except (_Signalled, KeyboardInterrupt) as error:
         number = error.number if isinstance(error, _Signalled) else signal.SIGINT
-        stopped = (
-            "Stopped. What had arrived of a transfer is kept, under no final name; it goes on when it is sent again."
-        )
+        stopped = "Stopped. What has arrived of a transfer that can go on later is kept, under no final name."
         renderer.result(_STATUS.get(number, "hangup"), 128 + number, stopped)
         _exit(128 + number)
     except Exception as error:  # noqa: BLE001  # whatever it is, no traceback reaches a user
