@@ -107,7 +107,7 @@ class Watch:
     def get_on(self) -> None:
         """Tell the peer, who hears nothing else meanwhile, that we get on; once a second at most."""
         now = trio.current_time()
-        if now - self._got_on >= _GETTING_ON:
+        if now - self._got_on >= min(_GETTING_ON, (self.terms.idle or math.inf) / 4):
             self._got_on = now
             self.connection.mention(Busy(seconds=0))
 
