@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+import trio
+
 from glide import events
 from glide.errors import FileError
 from glide.transfer.destination import Destination
@@ -14,6 +16,7 @@ from glide.transfer.keeping import Kept, kept
 
 # After so many seconds, unless the settings say otherwise, it is removed: a week.
 KEEP = 7 * 86400.0
+_SWEEP_EVERY = 3600.0
 
 
 def listed(journals: Path, report: events.Report) -> int:
@@ -48,6 +51,16 @@ def clear(journals: Path, report: events.Report, *, older_than: float = 0.0, lan
     if problem is not None:
         raise problem
     return count
+
+
+async def sweep(journals: Path, keep: float, report: events.Report) -> None:
+    """Now and then, remove what has been kept for ``keep`` seconds; until cancelled."""
+    while True:
+        try:
+            await trio.to_thread.run_sync(lambda: clear(journals, lambda _: None, older_than=keep))
+        except FileError as error:
+            report(events.Detail(f"What was kept for long enough could not be removed: {error}"))
+        await trio.sleep(_SWEEP_EVERY)
 
 
 def _remove(found: Kept, journal: Journal) -> None:

@@ -31,8 +31,6 @@ from glide.transfer.terms import Outcome, Terms
 MOST_AT_ONCE = 32
 MOST_OF_ONE = 2
 
-_SWEEP_EVERY = 3600.0
-
 
 @dataclass(frozen=True)
 class Wishes:
@@ -99,7 +97,7 @@ class _Receiver:
         backoff, registered = Backoff(self._terms.retry), False
         with one_error():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._sweep)
+                nursery.start_soon(partials.sweep, self._wishes.journals, self._wishes.keep, self._report)
                 while True:
                     try:
                         async with self._session() as control:
@@ -122,17 +120,6 @@ class _Receiver:
         async with link.connect(self._address, self._me, role=Role.RECEIVE, name=name, report=self._report) as control:
             self._report(events.Registered(name, self._me.identity.public, control.greeting))
             yield control
-
-    async def _sweep(self) -> None:
-        """Now and then, remove what has been kept for long enough."""
-        while True:
-            try:
-                await trio.to_thread.run_sync(
-                    lambda: partials.clear(self._wishes.journals, lambda _: None, older_than=self._wishes.keep)
-                )
-            except GlideError as error:
-                self._report(events.Detail(f"What was kept for long enough could not be removed: {error}"))
-            await trio.sleep(_SWEEP_EVERY)
 
     async def _until_idle(self) -> None:
         """Transfers have connections of their own: let them come to their ends."""

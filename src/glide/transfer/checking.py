@@ -179,12 +179,7 @@ class Checking:
         if self._storage.confirmed is not None:
             self._storage.known()  # the next try begins anew
         shown = printable(self._manifest.item(number).path, 60)
-        return IntegrityError(
-            f"What arrived as {shown!r} is not what was sent: the digests differ.",
-            "It appears under no final name.",
-            "Ask for it again.",
-            for_peer="the digests differ: what arrived is not what was sent.",
-        )
+        return different(f"as {shown!r}")
 
     def _wake(self) -> None:
         self._news.set()
@@ -285,6 +280,16 @@ class Checking:
                 else:
                     bad.append((position + start, end - start))
         return bad
+
+
+def different(what: str) -> IntegrityError:
+    """What arrived, ``from`` somebody or ``as`` something, does not match."""
+    return IntegrityError(
+        f"What arrived {what} is not what was sent: the digests differ.",
+        "It appears under no final name.",
+        "Ask for it again.",
+        for_peer="the digests differ: what arrived is not what was sent.",
+    )
 
 
 def _hash(descriptor: int, hasher: blake3.blake3, start: int, end: int) -> Iterator[int]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from glide import events
-from glide.errors import ConnectionLost, FileError, GlideError, IntegrityError, one_error
+from glide.errors import ConnectionLost, FileError, GlideError, one_error
 from glide.net.connection import Connection, explained
 from glide.protocol.endtoend import (
     Accept,
@@ -29,7 +29,7 @@ from glide.protocol.endtoend import (
 )
 from glide.protocol.fields import Message
 from glide.transfer import taking
-from glide.transfer.checking import Checking
+from glide.transfer.checking import Checking, different
 from glide.transfer.intake import Batch, take_in
 from glide.transfer.journal import Confirmed
 from glide.transfer.manifest import Manifest
@@ -232,20 +232,12 @@ class _Receiving:
         self._checking.ended()
         expected = self._assembly.stored if self._manifest.streams else self._manifest.bytes
         if end.bytes != expected or end.digest != self._checking.whole():
-            raise self._different()
+            raise different(f"from {self._arrival.sender}")
         if self._storage.confirmed is not None and self._storage.confirmed.digest != end.digest:
             self._storage.known()  # the next try begins anew
-            raise self._different()
+            raise different(f"from {self._arrival.sender}")
         self._end = end
         self._watch.sent_all = True
-
-    def _different(self) -> IntegrityError:
-        return IntegrityError(
-            f"What arrived from {self._arrival.sender} is not what was sent: the digests differ.",
-            "Nothing of it appears under its name.",
-            "Ask for it again.",
-            for_peer="the digests differ: what arrived is not what was sent.",
-        )
 
     async def _acknowledge(self) -> None:
         self._acknowledged = self._assembly.stored
