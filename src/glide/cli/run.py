@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -49,6 +50,9 @@ def run(verb: Callable[[], Awaitable[None]]) -> None:
                     await verb()
                 nursery.cancel_scope.cancel()
 
+    # What was loaded stays until the end: it need not be looked at again and again.
+    gc.freeze()
+    gc.enable()
     try:
         trio.run(supervised)
     except Exception:
