@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ Event = dict[str, Any]
 class Process:
     """One running glide with ``--json``: its events so far, and a way to wait for the next of a kind.
 
-    Without a terminal its standard input is a pipe (:meth:`feed`); ``output`` is a file for its standard output.
+    Without a terminal its standard input is a pipe (:meth:`feed`); ``output`` is a file for its standard output. With
+    ``whole`` the terminal is its standard output too, and all that it writes is in ``errors``.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Process:
         *arguments: str,
         home: Path,
         terminal: bool = False,
+        whole: bool = False,
         prefix: tuple[str, ...] = (),
         program: tuple[str, ...] = GLIDE,
         output: Path | None = None,
@@ -52,6 +55,10 @@ class Process:
         # A person's terminal, if there is one, is stdin and stderr; stdout stays a pipe, for the events.
         self.terminal, slave = pty.openpty() if terminal else (-1, -1)
         out = subprocess.PIPE if output is None else os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        if whole:
+            assert terminal, "the terminal is what is whole"
+            out = slave
+            termios.tcsetwinsize(slave, (40, 250))  # so wide that no line is broken
         self.popen = subprocess.Popen(
             [*prefix, sys.executable, *program, *arguments],
             stdin=slave if terminal else subprocess.PIPE,
@@ -91,12 +98,24 @@ class Process:
         except OSError:
             pass  # a terminal whose last process has gone
 
-    def says(self, text: str) -> None:
-        """Wait until it has said that on stderr."""
+    def says(self, text: str, after: int = 0) -> int:
+        """Wait until it has said that on stderr, after so many characters of it; how many it is then."""
         deadline = time.monotonic() + PATIENCE
         with self._changed:
-            while text not in self.errors:
+            while (found := self.errors.find(text, after)) < 0:
                 assert time.monotonic() < deadline, f"{text!r} was never said by {self!r}"
+                self._changed.wait(0.5)
+        return found + len(text)
+
+    def prints(self, text: str, after: int = 0) -> int:
+        """Wait until a line of its output has that in it, after so many lines of it; how many it is then."""
+        deadline = time.monotonic() + PATIENCE
+        with self._changed:
+            while True:
+                for number, line in enumerate(self.output[after:], start=after + 1):
+                    if text in line:
+                        return number
+                assert time.monotonic() < deadline, f"{text!r} was never printed by {self!r}"
                 self._changed.wait(0.5)
 
     def types(self, text: str) -> None:
@@ -211,6 +230,7 @@ class World:
         person: str,
         *arguments: str,
         terminal: bool = False,
+        whole: bool = False,
         program: tuple[str, ...] = GLIDE,
         output: Path | None = None,
         **settings: str,
@@ -220,6 +240,7 @@ class World:
             *arguments,
             home=self.folder / person,
             terminal=terminal,
+            whole=whole,
             prefix=self.prefixes.get(person, ()),
             program=program,
             output=output,
@@ -244,14 +265,16 @@ class World:
     def receive(self, person: str, *arguments: str, terminal: bool = False, **settings: str) -> Process:
         """Start a receiver and wait until it is registered."""
         command = ["receive", "--as", person, "--into", str(self.into(person)), "--relay", self.address, "--json"]
-        process = self.run(person, *command, *arguments, terminal=terminal, program=GLIDE, output=None, **settings)
+        process = self.run(
+            person, *command, *arguments, terminal=terminal, whole=False, program=GLIDE, output=None, **settings
+        )
         process.event("registered")
         return process
 
     def push(self, person: str, to: str, *what: str | Path, relay: str = "", **settings: str) -> Process:
         """Push what is said: paths, and further arguments; through ``relay``, if it is not ours by its own address."""
         command = ["push", to, *map(str, what), "--as", person, "--relay", relay or self.address, "--json"]
-        return self.run(person, *command, terminal=False, program=GLIDE, output=None, **settings)
+        return self.run(person, *command, terminal=False, whole=False, program=GLIDE, output=None, **settings)
 
     def out(self, person: str, *arguments: str) -> str:
         """The first line that a verb writes, which must succeed."""
@@ -268,6 +291,13 @@ class World:
                 size -= file.write(os.urandom(min(size, 1 << 24)))
         return path
 
+    def sparse(self, name: str, size: int) -> Path:
+        """A file of that size that takes no room and no time: all of it is zeros."""
+        path = self.folder / name
+        with path.open("wb") as file:
+            file.truncate(size)
+        return path
+
     def left(self, person: str) -> list[str]:
         """Every name in the folder that ``person`` receives into, hidden ones too."""
         return sorted(path.name for path in self.into(person).iterdir())
@@ -279,6 +309,10 @@ class World:
     def stages(self, person: str) -> list[Path]:
         """The hidden folders there of what is not whole."""
         return [self.into(person) / name for name in self.left(person) if is_stage(name)]
+
+    def arrived(self, person: str) -> int:
+        """The bytes there of what is not whole."""
+        return sum(path.stat().st_size for each in self.stages(person) for path in each.rglob("*") if path.is_file())
 
 
 def is_stage(name: str) -> bool:
@@ -294,10 +328,16 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     return found
 
 
+# What a proxy reads at once, and how much more its socket may take in while it is held up: so little that no
+# client gets rid of a file's rest, however large the buffers are that a machine gives to a connection.
+PIECE, WINDOW = 64 * 1024, 256 * 1024
+
+
 class Proxy:
     """Stands before a relay, counts what clients say through it, and can hold it up.
 
-    ``limit`` bytes pass in that direction, then no more until it is raised; ``reached`` is set then.
+    ``limit`` bytes pass in that direction, then no more until it is raised; ``reached`` is set then. So a transfer of
+    more than that cannot be over before it is released, however fast the machine is.
     """
 
     def __init__(self, address: str, limit: float = math.inf) -> None:
@@ -312,6 +352,7 @@ class Proxy:
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)  # of all that it accepts
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}#{key}"
         self._start(self._accept)
 
@@ -337,18 +378,14 @@ class Proxy:
         with self._moved:
             self._cuts += 1
             self._moved.notify_all()
-        for each in self._sockets:
-            try:
-                each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended already
+        _end(*self._sockets)
 
     def close(self) -> None:
         if self._listener.fileno() >= 0:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
+        self.cut()  # first, or what is held up would pass
         self.release()
-        self.cut()
         for thread in self._threads:
             thread.join(10)
         for each in self._sockets:
@@ -372,28 +409,47 @@ class Proxy:
     def _copy(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
         cuts = self._cuts
         try:
-            while piece := source.recv(16384):
-                if counted:
-                    self._count(len(piece), cuts)
-                sink.sendall(piece)
+            while piece := source.recv(PIECE):
+                rest = memoryview(piece)
+                while rest:
+                    passing = self._passing(len(rest), cuts) if counted else len(rest)
+                    sink.sendall(rest[:passing])
+                    rest = rest[passing:]
             sink.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # one of them has gone
+            _end(source, sink)  # one of them has gone, and the other is to know
 
-    def _count(self, size: int, cuts: int) -> None:
+    def _passing(self, size: int, cuts: int) -> int:
+        """How many of so many bytes may pass now; waits until it is one at least."""
         with self._moved:
             while self.count >= self.limit and cuts == self._cuts:
                 self.reached.set()
                 self._moved.wait()
             if cuts != self._cuts:
                 raise ConnectionAbortedError("what was held up was cut")
-            self.count += size
+            passing = int(min(size, self.limit - self.count))
+            self.count += passing
+            return passing
 
     def __enter__(self) -> Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _end(*sockets: socket.socket) -> None:
+    for each in sockets:
+        try:
+            each.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended already
+
+
+def held_up(w: World, proxy: Proxy, sender: Process, arrived: int = 1) -> None:
+    """Wait until a push to bob gets no further, and so many bytes of it are on bob's disk; some are on their way."""
+    assert proxy.reached.wait(PATIENCE), sender
+    until(lambda: w.arrived("bob") >= arrived)
 
 
 def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:

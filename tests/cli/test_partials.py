@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Process, Proxy, World, tree, until
+from tests.processes import Process, Proxy, World, held_up, until
 
 MIB = 1024 * 1024
 HELD = 4 * MIB
@@ -24,8 +24,7 @@ def under_way(w: World, proxy: Proxy, name: str = "film", *arguments: str) -> tu
     """A receiver and a sender, held up in the middle."""
     receiver = w.receive("bob", "--accept", "all", *arguments)
     sender = w.push("alice", "bob", w.file(name, TOTAL), relay=proxy.address)
-    assert proxy.reached.wait(30)
-    until(lambda: any(len(content or b"") > MIB for each in w.stages("bob") for content in tree(each).values()))
+    held_up(w, proxy, sender, MIB + 1)
     return receiver, sender
 
 
@@ -97,7 +96,7 @@ def test_what_is_under_way_is_neither_listed_nor_removed(w: World, proxy: Proxy)
     assert sender.wait() == 0, sender
     assert (w.into("bob") / "film").read_bytes() == (w.folder / "film").read_bytes()
     assert w.left("bob") == ["film"]
-    assert journals(w) == []
+    until(lambda: journals(w) == [])  # once bob has heard that alice knows
 
 
 def test_R8_what_is_kept_is_gone_after_its_time(w: World, proxy: Proxy) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Process, Proxy, World, tree, until
+from tests.processes import Process, Proxy, World, held_up, tree, until
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -18,6 +18,7 @@ OVERHEAD = 128 * KIB
 
 TOTAL = 24 * MIB + 3 * 100_000
 HELD = 10 * MIB  # about 40 % of it
+ARRIVED = HELD - 3 * MIB  # the rest may still be on its way
 
 
 @pytest.fixture
@@ -34,17 +35,6 @@ def holiday(w: World) -> Path:
     w.file("holiday/last", 100_000)
     (w.folder / "holiday/nothing").mkdir(exist_ok=True)
     return w.folder / "holiday"
-
-
-def stored(w: World) -> int:
-    """Bytes that stand under no final name at bob's."""
-    return sum(len(content or b"") for stage in w.stages("bob") for content in tree(stage).values())
-
-
-def held_up(w: World, proxy: Proxy, sender: Process) -> None:
-    """Wait until the sender gets no further, and what it said is on bob's disk, less what is on its way."""
-    assert proxy.reached.wait(30), sender
-    until(lambda: stored(w) > HELD - 3 * MIB)
 
 
 def goes_on(w: World, proxy: Proxy, folder: Path, *arguments: str) -> int:
@@ -73,7 +63,7 @@ def test_F5_after_a_kill_at_forty_percent_only_the_rest_moves(
     folder = holiday(w)
     receiver = w.receive("bob", "--accept", "all", *sync)
     sender = w.push("alice", "bob", folder, relay=proxy.address)
-    held_up(w, proxy, sender)
+    held_up(w, proxy, sender, ARRIVED)
     killed = {"sender": sender, "receiver": receiver, "relay": w.relay}[victim]
     killed.popen.kill()
     killed.wait()
@@ -101,7 +91,7 @@ def test_F5_one_large_file_goes_on_in_its_middle(w: World, proxy: Proxy) -> None
     receiver = w.receive("bob", "--accept", "all")
     film = w.file("film", TOTAL)
     sender = w.push("alice", "bob", film, relay=proxy.address)
-    held_up(w, proxy, sender)
+    held_up(w, proxy, sender, ARRIVED)
     proxy.kill(sender)
     receiver.event("failed")
     proxy.release()
@@ -117,10 +107,9 @@ def test_F5_ctrl_c_of_a_push_keeps_what_arrived_and_the_next_push_goes_on(w: Wor
     receiver = w.receive("bob", "--accept", "all")
     folder = holiday(w)
     sender = w.push("alice", "bob", folder, relay=proxy.address)
-    held_up(w, proxy, sender)
-    proxy.limit = HELD + MIB  # what it says last gets through
-    proxy.release()
+    held_up(w, proxy, sender, ARRIVED)
     sender.signal(signal.SIGINT)
+    proxy.release()  # what it says last gets through; by then it has been told to stop
     assert sender.wait() == 130, sender
     assert "is kept" in sender.result["message"]
     assert receiver.event("failed")["status"] == "cancelled"
@@ -131,7 +120,7 @@ def test_F5_ctrl_c_of_a_receiver_keeps_what_arrived_and_the_next_push_goes_on(w:
     receiver = w.receive("bob", "--accept", "all")
     folder = holiday(w)
     sender = w.push("alice", "bob", folder, relay=proxy.address)
-    held_up(w, proxy, sender)
+    held_up(w, proxy, sender, ARRIVED)
     receiver.signal(signal.SIGINT)
     assert receiver.wait() == 130, receiver
     assert "is kept" in receiver.result["message"]
@@ -145,7 +134,7 @@ def test_F5_what_changed_meanwhile_is_sent_anew(w: World, proxy: Proxy) -> None:
     receiver = w.receive("bob", "--accept", "all")
     folder = holiday(w)
     sender = w.push("alice", "bob", folder, relay=proxy.address)
-    held_up(w, proxy, sender)
+    held_up(w, proxy, sender, ARRIVED)
     proxy.kill(sender)
     receiver.event("failed")
     (folder / "a").write_bytes(os.urandom(4 * MIB))
@@ -160,7 +149,7 @@ def test_F5_what_was_kept_and_rots_is_sent_anew(w: World, proxy: Proxy) -> None:
     receiver = w.receive("bob", "--accept", "all")
     folder = holiday(w)
     sender = w.push("alice", "bob", folder, relay=proxy.address)
-    held_up(w, proxy, sender)
+    held_up(w, proxy, sender, ARRIVED)
     proxy.kill(sender)
     receiver.event("failed")
     (film,) = w.stages("bob")[0].glob("*/b/film")
@@ -177,7 +166,7 @@ def test_F10_what_one_person_left_is_nothing_to_go_on_with_for_another(w: World,
     receiver = w.receive("bob", "--accept", "all")
     folder = holiday(w)
     sender = w.push("alice", "bob", folder, relay=proxy.address)
-    held_up(w, proxy, sender)
+    held_up(w, proxy, sender, ARRIVED)
     proxy.kill(sender)
     receiver.event("failed")
     proxy.release()
@@ -207,7 +196,7 @@ def interrupted_at_a_terminal(w: World, proxy: Proxy, folder: Path) -> Process:
     sender = w.push("alice", "bob", folder, relay=proxy.address)
     receiver.says("Take it from alice?")
     receiver.types("y\n")
-    held_up(w, proxy, sender)
+    held_up(w, proxy, sender, ARRIVED)
     proxy.kill(sender)
     receiver.event("failed")
     return receiver

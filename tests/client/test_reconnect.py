@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Process, Proxy, World, until, world
+from tests.processes import Process, Proxy, World, held_up, until, world
 
 KIB, MIB = 1024, 1024 * 1024
 TOTAL, HELD = 20 * MIB, 8 * MIB
@@ -33,8 +33,7 @@ def under_way(w: World, proxy: Proxy, *arguments: str, **settings: str) -> tuple
     """Receiver and sender, held up at 40 %, with most of that on bob's disk."""
     receiver = w.receive("bob", "--accept", "all", *arguments, terminal=False, **settings)
     sender = w.push("alice", "bob", w.file("film", TOTAL), relay=proxy.address, **settings)
-    assert proxy.reached.wait(30), sender
-    until(lambda: any(path.stat().st_size > HELD - 3 * MIB for each in w.stages("bob") for path in each.iterdir()))
+    held_up(w, proxy, sender, HELD - 3 * MIB)
     return receiver, sender
 
 
@@ -56,9 +55,8 @@ def restart(w: World) -> None:
 
 def test_R5_a_receiver_that_was_killed_and_started_again_is_gone_on_with(w: World, proxy: Proxy) -> None:
     receiver, sender = under_way(w, proxy)
-    proxy.release()
-    proxy.limit = HELD  # so that it cannot be through before the kill
     receiver.popen.kill()
+    receiver.wait()
     proxy.release()
     stalled = sender.event("stalled")
     assert stalled["who"] in ("sender", "receiver", "relay", "network")
@@ -89,8 +87,6 @@ def test_R5_both_come_back_after_the_relay_was_killed_and_started_again(w: World
 
 def test_R5_a_network_that_breaks_between_sender_and_relay_is_mended(w: World, proxy: Proxy) -> None:
     receiver, sender = under_way(w, proxy, "--once")
-    proxy.release()
-    proxy.limit = 0
     proxy.cut()
     proxy.release()
     came_back(w, proxy, sender)
@@ -131,18 +127,10 @@ def test_R5_retry_of_nothing_fails_at_once(w: World, proxy: Proxy) -> None:
 
 
 def test_R5_a_push_gives_up_after_its_patience_and_says_how_long_it_tried(w: World, proxy: Proxy) -> None:
-    receiver, sender = under_way(w, proxy)
-    sender.end()
-    receiver.end()
-    proxy.release()
-    w.receive("bob", "--accept", "all")
-    proxy.limit = HELD
-    proxy.reached.clear()
-    second = w.push("alice", "bob", w.file("other", TOTAL), "--retry", "2s", relay=proxy.address)
-    assert proxy.reached.wait(30), second
+    _, sender = under_way(w, proxy, retry="2s")
     proxy.close()
-    assert second.wait() == 6, second
-    assert "tried again for 2s" in second.result["message"]
+    assert sender.wait() == 6, sender
+    assert "tried again for 2s" in sender.result["message"]
 
 
 def test_R5_what_is_no_relay_from_the_start_is_not_tried_for_minutes(w: World) -> None:
@@ -161,6 +149,8 @@ def test_R5_a_push_to_somebody_who_is_not_there_is_not_tried_again(w: World) -> 
 def test_R5_ctrl_c_ends_a_push_that_is_waiting_to_try_again(w: World, proxy: Proxy) -> None:
     receiver, sender = under_way(w, proxy)
     receiver.popen.kill()
+    receiver.wait()
+    proxy.release()
     sender.event("stalled", who="network")
     sender.signal(signal.SIGINT)
     assert sender.wait(10) == 130, sender

@@ -13,15 +13,13 @@ memory streams, in tests/transfer.
 
 from __future__ import annotations
 
-import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.processes import Process, World, world
+from tests.processes import Process, Proxy, World, held_up, world
 
 # Short, so that the tests are; each deadline is a setting.
 SETTINGS = {"handshake_timeout": "2s", "keepalive": "500ms", "lost_after": "3s", "idle": "3s", "ask_timeout": "20s"}
@@ -29,7 +27,9 @@ SETTINGS = {"handshake_timeout": "2s", "keepalive": "500ms", "lost_after": "3s",
 # What a deadline of three seconds may take on a busy machine, goodbyes included.
 SOON = 15.0
 
-BIG = 400 * 1024 * 1024
+MIB = 1024 * 1024
+# What streams, and how much of it passes before it is held up. The rest is more than all buffers on its way take.
+BIG, HELD = 256 * MIB, 4 * MIB
 
 
 @pytest.fixture
@@ -39,8 +39,15 @@ def w(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def reached(w: World, step: str) -> tuple[Process, Process, Process]:
-    """Relay, receiver and sender, with the transfer at that step."""
+@pytest.fixture
+def proxy(w: World) -> Iterator[Proxy]:
+    """Between the sender and the relay; lets pass :data:`HELD` bytes, and then no more until it is released."""
+    with Proxy(w.address, limit=HELD) as made:
+        yield made
+
+
+def reached(w: World, proxy: Proxy, step: str) -> tuple[Process, Process, Process]:
+    """Relay, receiver and sender, with the transfer at that step; what streams goes on once the proxy is released."""
     relay = w.relay
     assert relay is not None
     if step == "asking":
@@ -51,34 +58,19 @@ def reached(w: World, step: str) -> tuple[Process, Process, Process]:
     receiver = w.receive("bob", "--accept", "all", "--no-fsync")
     if step == "connecting":
         relay.signal(signal.SIGSTOP)
+        proxy.limit = 0
     elif step == "ringing":
         receiver.signal(signal.SIGSTOP)
-    sender = w.push("alice", "bob", w.file("f", BIG if step == "streaming" else 1000))
+    file = w.sparse("f", BIG if step == "streaming" else 1000)
+    sender = w.push("alice", "bob", file, relay=proxy.address)
     if step == "connecting":
-        _dialled(sender)
+        assert proxy.reached.wait(SOON), sender  # its first byte
+        proxy.release()
     elif step == "ringing":
         sender.event("ringing")
     else:
-        sender.progress(1)
+        held_up(w, proxy, sender)
     return relay, receiver, sender
-
-
-def _dialled(process: Process) -> None:
-    """Wait until the process has a TCP connection."""
-    deadline = time.monotonic() + SOON
-    while time.monotonic() < deadline:
-        # state 01 is ESTABLISHED; the table shows the network namespace, the descriptors which are the process's own
-        sockets = set()
-        for entry in Path(f"/proc/{process.popen.pid}/fd").iterdir():
-            try:
-                sockets.add(os.readlink(entry).removeprefix("socket:[").removesuffix("]"))
-            except FileNotFoundError:  # closed since it was listed
-                continue
-        table = Path(f"/proc/{process.popen.pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]
-        if any(row.split()[3] == "01" and row.split()[9] in sockets for row in table):
-            return
-        assert process.popen.poll() is None, process
-    raise AssertionError("it never dialled")
 
 
 def sender_ends(sender: Process, exits: set[int], *words: str) -> None:
@@ -119,15 +111,16 @@ KILLED = [
 
 @pytest.mark.parametrize(("step", "victim", "exits", "words", "receiver_exit"), KILLED)
 def test_a_party_is_killed(
-    w: World, step: str, victim: str, exits: set[int], words: list[str], receiver_exit: int | None
+    w: World, proxy: Proxy, step: str, victim: str, exits: set[int], words: list[str], receiver_exit: int | None
 ) -> None:
-    relay, receiver, sender = reached(w, step)
+    relay, receiver, sender = reached(w, proxy, step)
     dead = {"relay": relay, "receiver": receiver, "sender": sender}[victim]
     dead.popen.kill()
     dead.wait()
     for process in (relay, receiver):
         if process is not dead:
             process.signal(signal.SIGCONT)
+    proxy.release()
     if victim != "sender":
         sender_ends(sender, exits, *words)
     if victim == "relay":
@@ -157,10 +150,13 @@ STOPPED = [
 
 
 @pytest.mark.parametrize(("step", "victim", "exits", "words"), STOPPED)
-def test_a_party_stops_without_a_word(w: World, step: str, victim: str, exits: set[int], words: list[str]) -> None:
-    relay, receiver, sender = reached(w, step)
+def test_a_party_stops_without_a_word(
+    w: World, proxy: Proxy, step: str, victim: str, exits: set[int], words: list[str]
+) -> None:
+    relay, receiver, sender = reached(w, proxy, step)
     stopped = {"relay": relay, "receiver": receiver, "sender": sender}[victim]
     stopped.signal(signal.SIGSTOP)
+    proxy.release()
     if victim == "sender":
         # What the receiver can see is silence; it says whose, keeps what it had, and takes the next.
         failed = receiver.event("failed", SOON)
@@ -172,13 +168,14 @@ def test_a_party_stops_without_a_word(w: World, step: str, victim: str, exits: s
 
 
 def test_the_idle_deadline_names_the_side_that_the_relay_waits_for(tmp_path: Path) -> None:
-    with world(tmp_path, **{**SETTINGS, "idle": "8s", "lost_after": "30s"}) as w:
+    # The relay says whom it waits for 5 to 10 s after the last byte; who has said nothing for twice 2 s is silent.
+    with world(tmp_path, **{**SETTINGS, "idle": "14s", "stall_after": "2s", "lost_after": "40s"}) as w:
         w.serve()
-        receiver = w.receive("bob", "--accept", "all", "--no-fsync")
-        sender = w.push("alice", "bob", w.file("f", BIG))
-        sender.progress(1)
-        receiver.signal(signal.SIGSTOP)
-        assert sender.event("stalled", SOON)["who"] == "receiver"
-        assert sender.wait(SOON + 8) == 6
+        with Proxy(w.address, limit=HELD) as proxy:
+            _, receiver, sender = reached(w, proxy, "streaming")
+            receiver.signal(signal.SIGSTOP)
+            proxy.release()
+            assert sender.event("stalled", SOON)["who"] == "receiver"
+            assert sender.wait(SOON + 14) == 6
         assert sender.result["status"] == "stalled"
         assert "waiting for bob, who is silent, or the network to bob" in sender.result["message"]

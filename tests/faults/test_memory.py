@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Process, World, world
+from tests.processes import Process, Proxy, World, held_up, world
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -45,10 +45,12 @@ def run(tmp_path: Path, size: int, seconds: float) -> None:
     with world(tmp_path) as w:
         relay = w.serve()
         receiver = w.receive("bob", "--accept", "all", "--no-fsync")
-        sender = w.push("alice", "bob", sparse(tmp_path, size))
-        sender.progress(size // 2)
-        peaks = {"sender": sender.resident}
-        finished(w, receiver, sender, size, seconds)
+        with Proxy(w.address, limit=size // 2) as proxy:  # so that there is a moment to look at the sender
+            sender = w.push("alice", "bob", sparse(tmp_path, size), relay=proxy.address)
+            assert proxy.reached.wait(seconds), sender
+            peaks = {"sender": sender.resident}
+            proxy.release()
+            finished(w, receiver, sender, size, seconds)
         peaks |= {"relay": relay.resident, "receiver": receiver.resident}
         assert max(peaks.values()) < MOST, peaks
 
@@ -64,20 +66,23 @@ def test_R3_five_gibibytes_pass_in_flat_memory(tmp_path: Path) -> None:
 
 
 def stopped(tmp_path: Path, seconds: float) -> None:
-    size = GIB
+    # The rest, when it is stopped, is far more than all buffers on its way take.
+    size, before_it_stops = 256 * MIB, 32 * MIB
     with world(tmp_path) as w:
         relay = w.serve()
         receiver = w.receive("bob", "--accept", "all", "--no-fsync", "--idle", "5m")
-        sender = w.push("alice", "bob", sparse(tmp_path, size), "--idle", "5m")
-        sender.progress(1)
-        receiver.signal(signal.SIGSTOP)
-        before = relay.resident
-        # Not for luck: how long it is stopped is what is being tested.
-        time.sleep(seconds)
-        assert relay.resident - before < MOST_GROWTH
-        assert sender.popen.poll() is None
-        receiver.signal(signal.SIGCONT)
-        finished(w, receiver, sender, size, 200)
+        with Proxy(w.address, limit=before_it_stops) as proxy:
+            sender = w.push("alice", "bob", sparse(tmp_path, size), "--idle", "5m", relay=proxy.address)
+            held_up(w, proxy, sender)
+            receiver.signal(signal.SIGSTOP)
+            before = relay.resident
+            proxy.release()
+            # Not for luck: how long it is stopped is what is being tested.
+            time.sleep(seconds)
+            assert relay.resident - before < MOST_GROWTH
+            assert sender.popen.poll() is None
+            receiver.signal(signal.SIGCONT)
+            finished(w, receiver, sender, size, 200)
 
 
 def test_R3_a_receiver_that_stops_reading_costs_the_relay_nothing(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_path_where_nothing_is_stops_the_whole_push(tmp_path: Path, missing: s
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.timeout(10)  # it would wait for ever
+@pytest.mark.timeout(30)  # it would wait for ever
 @pytest.mark.parametrize("kind", ["fifo", "link", "socket", "/dev/null", "/dev/tty"])
 def test_a_pipe_socket_or_device_that_is_named_is_told_and_never_waited_for(tmp_path: Path, kind: str) -> None:
     os.mkfifo(tmp_path / "fifo")
@@ -219,7 +219,7 @@ def test_F8_symlinks_in_a_folder_are_skipped_with_a_warning_each(tmp_path: Path)
     assert warnings == [f"f/{name} is skipped: it is a symlink." for name in links]
 
 
-@pytest.mark.timeout(10)  # it would wait for ever
+@pytest.mark.timeout(30)  # it would wait for ever
 def test_F8_devices_pipes_and_sockets_in_a_folder_are_skipped_with_a_warning_each(tmp_path: Path) -> None:
     make(tmp_path / "f", "file")
     os.mkfifo(tmp_path / "f" / "fifo")
@@ -562,7 +562,7 @@ def test_gitignore_files_count_only_if_that_is_wanted(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.timeout(10)  # it would wait for ever
+@pytest.mark.timeout(30)  # it would wait for ever
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_a_gitignore_that_is_no_file_says_nothing(tmp_path: Path, kind: str) -> None:
     make(tmp_path / "f", "a", "rules")

@@ -229,7 +229,7 @@ async def test_C4_a_connection_that_ends_is_not_a_transfer_that_ended(place: Pla
 @pytest.mark.parametrize("after", ["done", "hangs up", "is silent", "aborts", "sends more", "sends rubbish", "is busy"])
 async def test_C4_what_the_sender_does_after_the_end_changes_nothing_at_the_receiver(place: Place, after: str) -> None:
     bob = Side()
-    async with joined(Deadlines(handshake=0.5, farewell=0.2)) as (near, far), trio.open_nursery() as nursery:
+    async with joined(Deadlines(handshake=1.0, farewell=0.2)) as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(receive, far, bob, place)
         await offered(near, Item("file.bin", size=len(SMALL)))
         await near.send_data(memoryview(SMALL))

@@ -16,7 +16,6 @@ from glide import events
 from glide.errors import ConnectionLost, Declined, FileError
 from glide.protocol.endtoend import NO_DIGEST, Digests, Item, ItemKind
 from glide.protocol.messages import Keepalive
-from glide.transfer import receiving
 from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import gather_pipe
 from glide.transfer.terms import Outcome
@@ -124,20 +123,25 @@ async def test_C4_what_a_program_writes_arrives_whole(
 async def test_what_a_program_writes_is_sent_at_once_and_not_when_a_block_is_full(
     program: Program, to_stdout: Place, output: Output
 ) -> None:
-    alice, bob, came = Side(), Side(), trio.Event()
-    alice.on_report = lambda event: came.set() if isinstance(event, events.Progress) and event.bytes else None
+    alice, bob = Side(), Side()
+    acknowledged = {count * len(SMALL): trio.Event() for count in (1, 2)}
+
+    def on_report(event: events.Event) -> None:
+        if isinstance(event, events.Progress) and event.bytes in acknowledged:
+            acknowledged[event.bytes].set()
+
+    alice.on_report = on_report
     to_stdout.sync = False
     async with joined() as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(send, near, alice, gather_pipe(None, lambda _: None))
         nursery.start_soon(receive, far, bob, to_stdout)
-        for _ in range(4):  # the first one may be acknowledged with the second
+        for came in acknowledged.values():
             await program.write(SMALL)
-            await trio.sleep(receiving.SYNC_SECONDS / 2)
-        await came.wait()
-        assert output.read().startswith(SMALL)
+            await came.wait()
+        assert output.read() == 2 * SMALL
         program.close()
     assert alice.error is bob.error is None
-    assert output.read() == 4 * SMALL
+    assert output.read() == 2 * SMALL
 
 
 @pytest.mark.parametrize("after", [0, BLOCK])

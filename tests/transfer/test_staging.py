@@ -128,7 +128,7 @@ def test_F3_no_component_is_followed_through_a_link(tmp_path: Path) -> None:
         assert named.look("s") is not None, "what a person named may be reached through one"
 
 
-@pytest.mark.timeout(10)  # it would wait for ever
+@pytest.mark.timeout(30)  # it would wait for ever
 def test_only_a_regular_file_is_opened_again_and_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
