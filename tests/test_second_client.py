@@ -22,7 +22,7 @@ from tests.processes import Event, Process, Proxy, World, world
 SECOND_CLIENT = Path(__file__).with_name("second_client.py")
 BRIM = 65_519  # plaintext bytes in a full record
 SIZE = 3 * 1024 * 1024 + 12_345
-LARGE = 256 * 1024 * 1024 + 12_345  # four blocks of 64 MiB, and a rest
+LARGE = 128 * 1024 * 1024 + 12_345  # two blocks of 64 MiB, and a rest
 PAGE = 4_101  # bytes of a page's frame
 
 

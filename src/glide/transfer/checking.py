@@ -52,6 +52,7 @@ class Checking:
         self._ended = False
         self._blocks: dict[tuple[int, int], bytes] = {}
         self._news = trio.Event()
+        self._judging = trio.Lock()
         self._to_read: list[int] = []  # files that are read again as a whole
         # Bytes that are still awaited of files of which the beginning was here.
         self._awaited: dict[int, int] = {}
@@ -130,6 +131,11 @@ class Checking:
 
     async def _judge(self, numbers: Iterable[int]) -> None:
         """Settle those of these files of which both digests are known; ask again for those that differ."""
+        # One at a time: what was told and what was read again of one file may come together.
+        async with self._judging:
+            await self._judge_each(numbers)
+
+    async def _judge_each(self, numbers: Iterable[int]) -> None:
         again: list[Range] = []
         for number in numbers:
             if self._settled[number]:
@@ -246,6 +252,8 @@ class Checking:
         try:
             descriptor = await trio.to_thread.run_sync(self._storage.file, number, item)
         except OSError as error:
+            if self._stock.states[number] == State.FAILED:
+                return  # it was dropped meanwhile
             raise disk_error(error) from None
         try:
             hasher, bad = blake3.blake3(), await self._compare_blocks(number, descriptor, kept, step)
