@@ -34,6 +34,7 @@ from glide.protocol.messages import (
     Joined,
     People,
     Push,
+    Queued,
     Refused,
     Reject,
     Ringing,
@@ -41,6 +42,7 @@ from glide.protocol.messages import (
     Ticket,
     Welcome,
     Who,
+    Withdraw,
 )
 from glide.protocol.preface import Purpose
 
@@ -310,6 +312,7 @@ class MaliciousRelay:
         self.pieces: list[Piece] = []  # all that it carried from one client to another
         self.tickets: list[bytes] = []
         self._receivers: dict[str, Session] = {}
+        self._waiting: list[tuple[Session, Push]] = []  # for a receiver, or for a counterpart
         self._seats: dict[bytes, Seat] = {}
         self._tables: dict[Hashable, _Table] = {}
         self._rings = 0
@@ -378,6 +381,9 @@ class MaliciousRelay:
             self.behaviour.at(Step.HELLO, client)
             await connection.send(Welcome(greeting="Welcome to the server!"))
             self.behaviour.at(Step.WELCOMED, client)
+            while hello.role == Role.RECEIVE and (waiting := self._waiting_for(session.name)) is not None:
+                self._waiting.remove(waiting)
+                await self._ring(*waiting)
             while True:
                 match await self._hear(connection):
                     case Push() as push:
@@ -387,14 +393,21 @@ class MaliciousRelay:
                     case Reject(transfer=id, code=code, message=message):
                         for ring in {seat.ring for seat in self._seats.values() if seat.ring.id == id}:
                             await ring.call_off(code, message)
+                    case Withdraw(transfer=id):
+                        self._forget(session, id)
                     case Who():
                         await connection.send(People())
         finally:
+            self._forget(session)
             if self._receivers.get(session.name) is session:
                 del self._receivers[session.name]
 
     async def _ring(self, sender: Session, push: Push) -> None:
-        receiver = self.behaviour.rings(sender, self._receivers.get(push.to))
+        receiver = self.behaviour.rings(sender, self._whom(sender, push))
+        if receiver is None and (push.wait or push.pair):
+            self._waiting.append((sender, push))
+            await sender.connection.send(Queued(transfer=push.transfer))
+            return
         if receiver is None:
             await sender.connection.send(
                 Failed(transfer=push.transfer, code=NobodyThere.code, message="is not connected")
@@ -405,10 +418,37 @@ class MaliciousRelay:
         tickets = {part: secrets.token_bytes(16) for part in Part}
         self.tickets += tickets.values()
         self._seats.update({ticket: Seat(ring, part) for part, ticket in tickets.items()})
-        incoming = Incoming(sender=sender.name, key=sender.key, transfer=push.transfer, ticket=tickets[Part.RECEIVER])
+        incoming = Incoming(
+            sender=sender.name,
+            key=sender.key,
+            transfer=push.transfer,
+            ticket=tickets[Part.RECEIVER],
+            pair=push.pair,
+        )
         ringing = Ringing(transfer=push.transfer, ticket=tickets[Part.SENDER], key=receiver.key)
         await receiver.connection.send(ring.behaviour.incoming(incoming))
         await sender.connection.send(ring.behaviour.ringing(ringing))
+
+    def _waiting_for(self, name: str) -> tuple[Session, Push] | None:
+        return next((each for each in self._waiting if each[1].to == name and not each[1].pair), None)
+
+    def _forget(self, session: Session, id: bytes | None = None) -> None:
+        """What waits of a session, or the one of that id, waits no longer."""
+        self._waiting = [
+            (sender, push)
+            for sender, push in self._waiting
+            if sender is not session or (id is not None and push.transfer != id)
+        ]
+
+    def _whom(self, sender: Session, push: Push) -> Session | None:
+        """Who takes files as ``to``, or asked to pair with the sender, and waits for that no longer."""
+        if not push.pair:
+            return self._receivers.get(push.to)
+        for waiting, theirs in self._waiting:
+            if theirs.pair and (waiting.name, theirs.to) == (push.to, sender.name):
+                self._waiting.remove((waiting, theirs))
+                return waiting
+        return None
 
     # --- data connections ---
 

@@ -176,6 +176,8 @@ def test_the_numbers_of_the_types_never_change() -> None:
         "PEOPLE": 0x0A,
         "GOODBYE": 0x0B,
         "WAITING": 0x0C,
+        "QUEUED": 0x0D,
+        "WITHDRAW": 0x0E,
         "TICKET": 0x20,
         "JOINED": 0x21,
         "CAPABILITIES": 0x40,
@@ -193,5 +195,7 @@ def test_the_numbers_of_the_types_never_change() -> None:
         "WANT": 0x4C,
         "BLOCKS": 0x4D,
         "BUSY": 0x4E,
+        "SHARE": 0x60,
+        "CONFIRM": 0x61,
         "KEEPALIVE": 0x7F,
     }

@@ -21,12 +21,14 @@ from glide.protocol.endtoend import (
     Ack,
     Blocks,
     Busy,
+    Confirm,
     Digests,
     End,
     Item,
     ItemKind,
     Offer,
     Page,
+    Share,
     Want,
 )
 from glide.protocol.fields import Message
@@ -36,16 +38,19 @@ from glide.protocol.messages import (
     TYPES,
     Failed,
     Hello,
+    Incoming,
     Keepalive,
     People,
     Person,
     Push,
+    Queued,
     Refused,
     Ringing,
     Role,
     Ticket,
     Waiting,
     Welcome,
+    Withdraw,
     from_frame,
     to_bytes,
 )
@@ -143,6 +148,24 @@ def test_every_kind_but_data_is_a_message() -> None:
 
 def test_a_keepalive_is_an_empty_frame() -> None:
     assert to_bytes(Keepalive()) == bytes([0x7F, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("said", "older"),
+    [
+        (Hello(Role.SEND, "alice"), {"role": "send", "name": "alice"}),
+        (Welcome("hello"), {"greeting": "hello"}),
+        (Push("bob", ID), {"to": "bob", "transfer": ID}),
+        (
+            Incoming("alice", KEY, ID, ID),
+            {"sender": "alice", "key": KEY, "transfer": ID, "ticket": ID},
+        ),
+    ],
+    ids=lambda said: type(said).__name__,
+)
+def test_what_was_added_later_does_not_show_where_it_is_not_used(said: Message, older: dict[str, Any]) -> None:
+    assert msgspec.msgpack.decode(frame_of(said).payload) == older
+    assert from_frame(framed(said.kind, older)) == said
 
 
 # --- newer versions --------------------------------------------------------------------------------------
@@ -250,11 +273,19 @@ def test_a_message_with_bytes_behind_it_is_refused(said: Message, tail: bytes) -
         Hello(Role.SEND, name="a" * 33),
         Hello(Role.SEND, features=("f",) * 33),
         Hello(Role.SEND, features=("f" * 33,)),
+        Hello(Role.SEND, invisible=cast(Any, 1)),
         Welcome("x" * 401),
+        Welcome(time=-1),
+        Welcome(time=2**63),
         Refused("c" * 33),
         Push("../etc", ID),
         Push("bob", ID[:15]),
         Push("bob", ID + b"!"),
+        Push("bob", ID, wait=cast(Any, "yes")),
+        Push("bob", ID, pair=cast(Any, 1)),
+        Queued(ID[:15]),
+        Withdraw(ID + b"!"),
+        Incoming("bob", KEY, ID, ID, pair=cast(Any, None)),
         Ringing(ID, ID, KEY[:31]),
         Ringing(ID, ID, KEY + b"!"),
         Failed(ID, "nobody", closest=("a", "b", "c", "d")),
@@ -286,6 +317,10 @@ def test_a_message_with_bytes_behind_it_is_refused(said: Message, tail: bytes) -
         Ack(2**63),
         Ack(2**64 - 1),
         Abort("cancelled", "x" * 401),
+        Share(b""),
+        Share(bytes(65)),
+        Confirm(KEY[:31]),
+        Confirm(KEY + b"!"),
     ],
     ids=lambda said: str(said)[:40].encode("unicode_escape").decode(),
 )

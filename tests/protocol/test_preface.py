@@ -31,6 +31,7 @@ def test_the_opening_lines_are_those_of_the_document() -> None:
         b"glide/1 control\n",
         b"glide/1 data\n",
         b"glide/1 e2e\n",
+        b"glide/1 pair\n",
     ]
 
 

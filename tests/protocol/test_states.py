@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import combinations
 
 import pytest
 from hypothesis import assume
@@ -61,8 +62,8 @@ def test_only_at_the_end_is_nothing_left_to_say() -> None:
 
 
 def test_connections_of_different_purpose_share_no_state_but_the_last() -> None:
-    control, data, end_to_end = (reachable(START[purpose]) for purpose in ("control", "data", "e2e"))
-    assert control & data == data & end_to_end == control & end_to_end == {State.CLOSED}
+    for one, other in combinations(Purpose, 2):
+        assert reachable(START[one]) & reachable(START[other]) == {State.CLOSED}
 
 
 def test_every_kind_is_said_somewhere() -> None:
@@ -73,13 +74,35 @@ def test_every_kind_is_said_somewhere() -> None:
 
 def test_a_kind_always_comes_from_the_same_side_but_for_what_either_may_have_to_say() -> None:
     both = {kind for kind in Kind if len({side for row in TABLE.values() for side, said in row if said == kind}) > 1}
-    assert both == {Kind.ABORT, Kind.BUSY}
+    assert both == {Kind.ABORT, Kind.BUSY, Kind.SHARE, Kind.CONFIRM}
 
 
 @pytest.mark.parametrize("state", [State.OFFERING, State.ASKING, State.STREAMING, State.ENDED])
 @pytest.mark.parametrize("side", Side)
 def test_either_side_may_stop_a_transfer_until_the_receipt(state: State, side: Side) -> None:
     assert TABLE[state][side, Kind.ABORT] is State.CLOSED
+
+
+PAIRING = [State.PAIRING, State.SHARED, State.CONFIRMING, State.ACKNOWLEDGING]
+
+
+@pytest.mark.parametrize("state", PAIRING)
+@pytest.mark.parametrize("side", Side)
+def test_either_side_may_stop_a_pairing_until_both_have_shown_what_they_know(state: State, side: Side) -> None:
+    assert TABLE[state][side, Kind.ABORT] is State.CLOSED
+
+
+def test_C1_of_a_pairing_nothing_can_be_said_twice_or_out_of_turn() -> None:
+    turns = [(I, Kind.SHARE), (R, Kind.SHARE), (I, Kind.CONFIRM), (R, Kind.CONFIRM)]
+    for state, turn, following in zip(PAIRING, turns, [*PAIRING[1:], State.CLOSED], strict=True):
+        assert {said for said in TABLE[state] if said[1] is not Kind.ABORT} == {turn}
+        assert TABLE[state][turn] is following
+
+
+def test_C1_who_shows_the_code_shows_no_tag_before_the_other_has() -> None:
+    assert [state for state in State if (R, Kind.CONFIRM) in TABLE[state]] == [State.ACKNOWLEDGING]
+    assert [state for state in State if State.ACKNOWLEDGING in TABLE[state].values()] == [State.CONFIRMING]
+    assert TABLE[State.CONFIRMING][I, Kind.CONFIRM] is State.ACKNOWLEDGING
 
 
 def test_C9_before_a_yes_the_receiver_says_nothing_of_what_is_there() -> None:
@@ -122,6 +145,22 @@ CONVERSATIONS = {
             (R, Kind.FAILED),
             (R, Kind.RINGING),
             (R, Kind.WAITING),
+        ],
+        State.REGISTERED,
+    ),
+    "a push waits, rings, and another is withdrawn": (
+        Purpose.CONTROL,
+        [
+            (I, Kind.HELLO),
+            (R, Kind.WELCOME),
+            (I, Kind.PUSH),
+            (R, Kind.QUEUED),
+            (I, Kind.PUSH),
+            (R, Kind.QUEUED),
+            (R, Kind.RINGING),
+            (I, Kind.WITHDRAW),
+            (R, Kind.FAILED),
+            (R, Kind.QUEUED),
         ],
         State.REGISTERED,
     ),
@@ -227,6 +266,23 @@ CONVERSATIONS = {
         ],
         State.CLOSED,
     ),
+    "two people pair": (
+        Purpose.PAIR,
+        [
+            (R, Kind.KEEPALIVE),
+            (I, Kind.SHARE),
+            (R, Kind.SHARE),
+            (I, Kind.CONFIRM),
+            (R, Kind.CONFIRM),
+        ],
+        State.CLOSED,
+    ),
+    "the code was wrong": (
+        Purpose.PAIR,
+        [(I, Kind.SHARE), (R, Kind.SHARE), (I, Kind.CONFIRM), (R, Kind.ABORT)],
+        State.CLOSED,
+    ),
+    "nobody types a code": (Purpose.PAIR, [(I, Kind.KEEPALIVE), (R, Kind.ABORT)], State.CLOSED),
     "a file is declined": (
         Purpose.END_TO_END,
         [(I, Kind.MANIFEST), (I, Kind.OFFER), (R, Kind.DECLINE)],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import trio
 
@@ -23,13 +23,17 @@ from glide.protocol.messages import (
     Hello,
     Incoming,
     Joined,
+    People,
     Push,
+    Queued,
     Ringing,
     Role,
     Ticket,
     Welcome,
+    Who,
 )
 from glide.protocol.preface import Purpose
+from glide.relay.registry import LocalRegistry
 from glide.relay.server import Relay
 
 # How long a test waits for what must come. Far more than it takes; it only bounds a failure.
@@ -105,18 +109,19 @@ class Running:
 
     @asynccontextmanager
     async def client(
-        self, name: str, identity: Identity | None = None, role: Role = Role.RECEIVE
+        self, name: str, identity: Identity | None = None, role: Role = Role.RECEIVE, *, invisible: bool = False
     ) -> AsyncIterator[Client]:
         """A registered client, closed when the block ends."""
         me = identity or Identity.generate()
         async with await self.connect(me) as connection:
             client = Client(self, me, name, connection)
-            await connection.send(Hello(role=role, name=name))
+            await connection.send(Hello(role=role, name=name, invisible=invisible))
             await client.hears(Welcome)
             yield client
 
-    async def gone(self, name: str) -> None:
-        await self.events.until(lambda event: isinstance(event, Disconnected) and event.name == name)
+    async def gone(self, name: str, times: int = 1) -> None:
+        """Wait until ``name`` has gone so many times, all told."""
+        await self.events.until(lambda event: isinstance(event, Disconnected) and event.name == name, times)
 
     def here(self) -> list[str]:
         """Who has connected and not disconnected."""
@@ -154,11 +159,48 @@ class Client:
         await self.says(Push(to=receiver.name, transfer=transfer))
         return await self.hears(Ringing), await receiver.hears(Incoming)
 
+    async def waits(self, to: str, transfer: bytes, *, pair: bool = False) -> None:
+        """Push to somebody who is not there, and be told that it waits."""
+        await self.says(Push(to=to, transfer=transfer, wait=not pair, pair=pair))
+        assert await self.hears(Queued) == Queued(transfer=transfer)
+
+    async def heard_ringing(self, receiver: Client) -> tuple[Ringing, Incoming]:
+        """A push of ours that waited rings at both."""
+        ringing, incoming = await self.hears(Ringing), await receiver.hears(Incoming)
+        assert ringing.transfer == incoming.transfer
+        return ringing, incoming
+
+    async def heard_all(self) -> None:
+        """There was nothing more to hear of what has happened so far; what this client has said has been read."""
+        await self.says(Who())
+        await self.hears(People)
+
     async def redeem(self, ticket: bytes) -> Connection:
         """A data connection on which the ticket has been shown."""
         connection = await self.home.connect(self.identity, Purpose.DATA)
         await connection.send(Ticket(ticket=ticket))
         return connection
+
+
+@dataclass(eq=False)
+class Absent:
+    """Somebody who is registered and has no connection."""
+
+    key: bytes
+
+    def replace(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def crowd(home: Running, count: int) -> AsyncIterator[list[str]]:
+    """So many people at once; their names."""
+    names = [f"person-{number:04}" for number in range(count)]
+    registry = cast("LocalRegistry[Absent]", home.relay.registry)
+    async with AsyncExitStack() as stack:
+        for name in names:
+            await stack.enter_async_context(registry.register(name, Absent(name.encode().ljust(32)), receiving=False))
+        yield names
 
 
 async def joined(data: Connection) -> trio.SocketStream:

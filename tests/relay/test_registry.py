@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import pytest
 import trio
@@ -201,6 +203,155 @@ async def test_whoever_is_cancelled_while_waiting_for_a_name_holds_nothing(
     assert registry.people() == []
 
 
+# --- who is seen -----------------------------------------------------------------------------------------
+
+
+async def test_an_invisible_session_is_found_and_not_listed(registry: LocalRegistry[FakeSession]) -> None:
+    session = FakeSession()
+    async with registry.register("alice", session, receiving=True, visible=False):
+        assert registry.receiver("alice") is session
+        assert registry.people() == []
+
+
+async def test_since_when_somebody_is_here_tells_nothing_of_invisible_sessions(
+    registry: LocalRegistry[FakeSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000
+    monkeypatch.setattr(time, "time", lambda: now)
+    async with registry.register("alice", FakeSession(), receiving=True, visible=False):
+        now = 2000
+        async with registry.register("alice", FakeSession(), receiving=False):
+            now = 3000
+            async with registry.register("alice", FakeSession(), receiving=False):
+                [person] = registry.people()
+                assert (person.since, person.receiving) == (2000, False)
+        now = 4000
+        async with registry.register("alice", FakeSession(), receiving=True):
+            [person] = registry.people()
+            assert (person.since, person.receiving) == (4000, True)
+
+
+async def test_taking_over_does_not_change_since_when_somebody_is_here(
+    registry: LocalRegistry[FakeSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000
+    monkeypatch.setattr(time, "time", lambda: now)
+    async with registry.register("alice", FakeSession(), receiving=True):
+        now = 2000
+        async with registry.register("alice", FakeSession(), receiving=True):
+            assert [person.since for person in registry.people()] == [1000]
+
+
+# --- who waits -------------------------------------------------------------------------------------------
+
+
+async def test_all_who_watch_a_name_hear_of_each_receiver_that_comes(registry: LocalRegistry[FakeSession]) -> None:
+    heard: list[FakeSession | None] = []
+
+    async def watch() -> None:
+        async with registry.arrivals("alice") as arrivals:
+            assert arrivals.receiver() is None
+            for _ in range(2):
+                await arrivals.news()
+                heard.append(arrivals.receiver())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(watch)
+        await wait_all_tasks_blocked()
+        async with (
+            registry.register("alice", FakeSession(), receiving=False),
+            registry.register("bob", FakeSession(), receiving=True),
+        ):
+            await wait_all_tasks_blocked()
+            assert heard == []
+        first, second = FakeSession(), FakeSession()
+        async with registry.register("alice", first, receiving=True):
+            await wait_all_tasks_blocked()
+            assert heard == [first] * 3
+            async with registry.register("alice", second, receiving=True):
+                await wait_all_tasks_blocked()
+        assert heard == [first] * 3 + [second] * 3
+    assert registry._watched == {}, "nothing is kept of a name that nobody watches"
+
+
+async def test_a_receiver_that_has_been_found_is_no_news(registry: LocalRegistry[FakeSession]) -> None:
+    async with AsyncExitStack() as stack:
+        arrivals = await stack.enter_async_context(registry.arrivals("alice"))
+        for _ in range(3):
+            session = FakeSession()
+            await stack.enter_async_context(registry.register("alice", session, receiving=True))
+            assert arrivals.receiver() is session
+        with trio.move_on_after(0) as waiting:
+            await arrivals.news()
+        assert waiting.cancelled_caught
+
+
+async def test_a_receiver_that_came_between_is_news_even_when_it_has_gone(registry: LocalRegistry[FakeSession]) -> None:
+    async with registry.arrivals("alice") as arrivals:
+        async with registry.register("alice", FakeSession(), receiving=True):
+            pass
+        with trio.fail_after(1):
+            await arrivals.news()
+        assert arrivals.receiver() is None
+
+
+async def test_of_two_who_seek_each_other_the_later_one_finds_the_earlier(registry: LocalRegistry[FakeSession]) -> None:
+    alice, bob = FakeSession(), FakeSession(MALLORY)
+    async with registry.seeking("alice", "bob", alice) as first:
+        assert first.found is None
+        assert first.waits
+        async with registry.seeking("bob", "alice", bob) as second:
+            assert second.found is alice
+            assert not first.waits
+            assert await first.over()
+            # Both are used up.
+            async with registry.seeking("alice", "bob", alice) as third:
+                assert third.found is None
+    assert registry._seekers == {}
+
+
+async def test_who_seeks_somebody_else_is_not_found(registry: LocalRegistry[FakeSession]) -> None:
+    async with (
+        registry.seeking("alice", "bob", FakeSession()),
+        registry.seeking("bob", "carol", FakeSession()) as bob,
+        registry.seeking("carol", "alice", FakeSession()) as carol,
+    ):
+        assert bob.found is carol.found is None
+
+
+async def test_the_newest_seeks_in_place_of_the_older_ones(registry: LocalRegistry[FakeSession]) -> None:
+    old, new, late = FakeSession(), FakeSession(), FakeSession()
+    async with registry.seeking("alice", "bob", old) as first, registry.seeking("alice", "bob", new) as second:
+        assert not await first.over()
+        async with registry.seeking("alice", "bob", late, again=True) as third:
+            assert not await third.over()
+            assert second.waits
+        async with registry.seeking("bob", "alice", FakeSession()) as bob:
+            assert bob.found is new
+        assert await second.over()
+    assert registry._seekers == {}
+
+
+async def test_who_was_replaced_does_not_take_the_newest_s_place_away(registry: LocalRegistry[FakeSession]) -> None:
+    new = FakeSession()
+    async with AsyncExitStack() as later:
+        async with registry.seeking("alice", "bob", FakeSession()):
+            await later.enter_async_context(registry.seeking("alice", "bob", new))
+        async with registry.seeking("bob", "alice", FakeSession()) as bob:
+            assert bob.found is new
+
+
+async def test_who_seeks_again_waits_if_nobody_does(registry: LocalRegistry[FakeSession]) -> None:
+    me = FakeSession()
+    async with (
+        registry.seeking("alice", "bob", me, again=True) as alice,
+        registry.seeking("bob", "alice", FakeSession(), again=True) as bob,
+    ):
+        assert bob.found is me
+        assert await alice.over()
+
+
 # --- any order of comings and goings ---------------------------------------------------------------------
 
 
@@ -209,6 +360,7 @@ class Model:
     """The rules in their simplest form: a list of who is in, oldest first."""
 
     inside: list[tuple[str, FakeSession, bool]] = field(default_factory=list)
+    hidden: set[FakeSession] = field(default_factory=set)
     current: dict[str, FakeSession] = field(default_factory=dict)  # the newest receiver, until it leaves
 
     def may(self, name: str, session: FakeSession, receiving: bool) -> type[GlideError] | None:
@@ -227,10 +379,14 @@ class Model:
         return not receiving or self.current.get(name) is session
 
 
+# Enter or leave; the name, the key, as a receiver, visible; which one leaves.
+Step: TypeAlias = tuple[str, str, bytes, bool, bool, int]
+
 step = st.tuples(
     st.sampled_from(["enter", "enter", "leave"]),
     st.sampled_from(["alice", "bob"]),
     st.sampled_from([ALICE, MALLORY]),
+    st.booleans(),
     st.booleans(),
     st.integers(0, 100),
 )
@@ -238,16 +394,18 @@ step = st.tuples(
 
 @settings(max_examples=150)
 @given(st.lists(step, max_size=40))
-def test_R9_any_order_of_comings_and_goings_keeps_the_rules(steps: list[tuple[str, str, bytes, bool, int]]) -> None:
+def test_R9_any_order_of_comings_and_goings_keeps_the_rules(
+    steps: list[tuple[str, str, bytes, bool, bool, int]],
+) -> None:
     async def run() -> None:
         registry: LocalRegistry[FakeSession] = LocalRegistry(MOST)
         model = Model()
         blocks: dict[FakeSession, AbstractAsyncContextManager[None]] = {}
         told: dict[FakeSession, int] = {}
-        for what, name, key, receiving, which in steps:
+        for what, name, key, receiving, visible, which in steps:
             if what == "enter":
                 session = FakeSession(key)
-                block = registry.register(name, session, receiving=receiving)
+                block = registry.register(name, session, receiving=receiving, visible=visible)
                 refusal = model.may(name, session, receiving)
                 if refusal is not None:
                     with pytest.raises(refusal):
@@ -259,6 +417,7 @@ def test_R9_any_order_of_comings_and_goings_keeps_the_rules(steps: list[tuple[st
                             told[model.current[name]] = 1
                         model.current[name] = session
                     model.inside.append((name, session, receiving))
+                    model.hidden |= set() if visible else {session}
                     blocks[session] = block
             elif model.inside:
                 gone_from, session, _ = model.inside.pop(which % len(model.inside))
@@ -268,9 +427,9 @@ def test_R9_any_order_of_comings_and_goings_keeps_the_rules(steps: list[tuple[st
             for each in ("alice", "bob"):
                 assert registry.receiver(each) is model.current.get(each)
             assert {(person.name, person.key, person.receiving) for person in registry.people()} == {
-                (where, one.key, where in model.current)
+                (where, one.key, where in model.current and model.current[where] not in model.hidden)
                 for where, one, as_receiver in model.inside
-                if model.counts(where, one, as_receiver)
+                if model.counts(where, one, as_receiver) and one not in model.hidden
             }
             assert all(one.replaced == told.get(one, 0) for _, one, _ in model.inside)
         for left in blocks.values():

@@ -158,3 +158,17 @@ class Abort(Message, frozen=True):
     kind = Kind.ABORT
     code: Code
     message: Text = ""
+
+
+class Share(Message, frozen=True):
+    """Either of two people who pair: a half of the password-authenticated key exchange (SPAKE2, 33 bytes)."""
+
+    kind = Kind.SHARE
+    share: Annotated[bytes, Meta(min_length=1, max_length=64)]
+
+
+class Confirm(Message, frozen=True):
+    """Either of them: that the same key came out here, shown by a tag that only who knows the code can make."""
+
+    kind = Kind.CONFIRM
+    tag: Digest

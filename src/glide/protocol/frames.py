@@ -36,6 +36,8 @@ class Kind(IntEnum):
     PEOPLE = 0x0A
     GOODBYE = 0x0B
     WAITING = 0x0C
+    QUEUED = 0x0D
+    WITHDRAW = 0x0E
     # data connections, before they are joined
     TICKET = 0x20
     JOINED = 0x21
@@ -55,6 +57,9 @@ class Kind(IntEnum):
     WANT = 0x4C
     BLOCKS = 0x4D
     BUSY = 0x4E
+    # two people who pair, in place of a transfer
+    SHARE = 0x60
+    CONFIRM = 0x61
     # anywhere
     KEEPALIVE = 0x7F
 
@@ -77,6 +82,8 @@ LIMITS: dict[Kind, int] = {
     Kind.PEOPLE: 32 * KIB,  # one page of at most 100 people at under 200 bytes each
     Kind.GOODBYE: SMALL,
     Kind.WAITING: SMALL,
+    Kind.QUEUED: SMALL,
+    Kind.WITHDRAW: SMALL,
     Kind.TICKET: SMALL,
     Kind.JOINED: SMALL,
     Kind.CAPABILITIES: SMALL,
@@ -94,6 +101,8 @@ LIMITS: dict[Kind, int] = {
     Kind.WANT: 32 * KIB,  # at most 1,000 ranges of at most 19 bytes
     Kind.BLOCKS: 32 * KIB,  # at most 1,000 digests of 32 bytes
     Kind.BUSY: SMALL,
+    Kind.SHARE: SMALL,
+    Kind.CONFIRM: SMALL,
     Kind.KEEPALIVE: 0,
 }
 

@@ -39,6 +39,7 @@ class Hello(Message, frozen=True):
     kind = Kind.HELLO
     role: Role
     name: Name | None = None
+    invisible: bool = False  # not to be listed; whoever knows the name may still push to it
     features: Features = ()
 
 
@@ -48,6 +49,7 @@ class Welcome(Message, frozen=True):
     kind = Kind.WELCOME
     greeting: Text = ""
     features: Features = ()
+    time: Size = 0  # the relay's clock, seconds since 1970; 0: not told
 
 
 class Refused(Message, frozen=True):
@@ -59,10 +61,30 @@ class Refused(Message, frozen=True):
 
 
 class Push(Message, frozen=True):
-    """Client to relay: ring ``to``. The sender chooses the transfer's id."""
+    """Client to relay: ring ``to``. The sender chooses the transfer's id.
+
+    ``wait`` says to ring as soon as they take files, if they do not now. ``pair`` says to ring them when they ask to
+    pair with me, or at once if they have asked before; it waits in any case.
+    """
 
     kind = Kind.PUSH
     to: Name
+    transfer: TransferId
+    wait: bool = False
+    pair: bool = False
+
+
+class Queued(Message, frozen=True):
+    """Relay to sender: they are not there yet; this push rings when they are. It is gone when this session is."""
+
+    kind = Kind.QUEUED
+    transfer: TransferId
+
+
+class Withdraw(Message, frozen=True):
+    """Client to relay: that push of mine is not to ring any more."""
+
+    kind = Kind.WITHDRAW
     transfer: TransferId
 
 
@@ -86,13 +108,14 @@ class Failed(Message, frozen=True):
 
 
 class Incoming(Message, frozen=True):
-    """Relay to receiver: somebody wants to send; come with this ticket."""
+    """Relay to receiver: somebody wants to send, or to pair; come with this ticket."""
 
     kind = Kind.INCOMING
     sender: Name
     key: Key
     transfer: TransferId
     ticket: TicketCode
+    pair: bool = False
 
 
 class Reject(Message, frozen=True):
@@ -169,11 +192,13 @@ class Keepalive(Message, frozen=True):
 
 
 AnyMessage: TypeAlias = (
-    Hello | Welcome | Refused | Push | Ringing | Failed | Incoming | Reject | Who | People | Goodbye | Waiting
+    Hello | Welcome | Refused | Push | Queued | Withdraw | Ringing | Failed | Incoming | Reject | Who | People
+    | Goodbye | Waiting
     | Ticket | Joined
     | endtoend.Capabilities | endtoend.Page | endtoend.Offer | endtoend.Accept | endtoend.Decline | endtoend.Want
     | endtoend.Blocks | endtoend.Digests | endtoend.End | endtoend.Ack | endtoend.Receipt | endtoend.Done
     | endtoend.Busy | endtoend.Abort
+    | endtoend.Share | endtoend.Confirm
     | Keepalive
 )  # fmt: skip  # in the order in which they may be said
 

@@ -3,6 +3,7 @@
     glide/1 control\\n      ->      glide/1 ok\\n
     glide/1 data\\n         <-      glide/1 refused speaks 1 to 1: this relay is older than your glide\\n
     glide/1 e2e\\n
+    glide/1 pair\\n
 
 The opening line comes in one piece with the first handshake message, so it costs no round trip. It is the one
 thing that is said in clear, so that a wrong peer (a browser, an older glide) fails at once with an answer
@@ -34,6 +35,7 @@ class Purpose(StrEnum):
     CONTROL = "control"
     DATA = "data"
     END_TO_END = "e2e"
+    PAIR = "pair"
 
 
 def opening(purpose: Purpose) -> bytes:

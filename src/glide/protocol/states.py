@@ -40,6 +40,11 @@ class State(Enum):
     STREAMING = auto()  # the receiver says what it wants, and the sender sends it
     ENDED = auto()  # End was said: all digests are told; what did not match may be wanted again
     CONFIRMED = auto()  # the receipt was said; Done is awaited
+    # two people who pair: the one who types the code is the initiator
+    PAIRING = auto()
+    SHARED = auto()  # the initiator's half of the key exchange was said
+    CONFIRMING = auto()  # both halves were
+    ACKNOWLEDGING = auto()  # the initiator has shown that it knows the code
     # anywhere
     CLOSED = auto()
 
@@ -53,7 +58,9 @@ TABLE: dict[State, dict[tuple[Side, Kind], State]] = {
         (_I, Kind.PUSH): State.REGISTERED,
         (_I, Kind.REJECT): State.REGISTERED,
         (_I, Kind.WHO): State.REGISTERED,
+        (_I, Kind.WITHDRAW): State.REGISTERED,
         (_R, Kind.RINGING): State.REGISTERED,
+        (_R, Kind.QUEUED): State.REGISTERED,
         (_R, Kind.FAILED): State.REGISTERED,
         (_R, Kind.INCOMING): State.REGISTERED,
         (_R, Kind.PEOPLE): State.REGISTERED,
@@ -103,10 +110,30 @@ TABLE: dict[State, dict[tuple[Side, Kind], State]] = {
         (_I, Kind.DONE): State.CLOSED,
         (_I, Kind.ABORT): State.CLOSED,
     },
+    State.PAIRING: {
+        (_I, Kind.SHARE): State.SHARED,
+        (_I, Kind.ABORT): State.CLOSED,
+        (_R, Kind.ABORT): State.CLOSED,
+    },
+    State.SHARED: {
+        (_R, Kind.SHARE): State.CONFIRMING,
+        (_I, Kind.ABORT): State.CLOSED,
+        (_R, Kind.ABORT): State.CLOSED,
+    },
+    State.CONFIRMING: {
+        (_I, Kind.CONFIRM): State.ACKNOWLEDGING,
+        (_I, Kind.ABORT): State.CLOSED,
+        (_R, Kind.ABORT): State.CLOSED,
+    },
+    State.ACKNOWLEDGING: {
+        (_R, Kind.CONFIRM): State.CLOSED,
+        (_I, Kind.ABORT): State.CLOSED,
+        (_R, Kind.ABORT): State.CLOSED,
+    },
     State.CLOSED: {},
 }
 
-START = {"control": State.GREETING, "data": State.TICKET, "e2e": State.OFFERING}
+START = {"control": State.GREETING, "data": State.TICKET, "e2e": State.OFFERING, "pair": State.PAIRING}
 
 # In CLOSED nothing can be said, a keepalive neither; in JOINED the connection is no longer ours.
 _SILENT = frozenset({State.CLOSED, State.JOINED})

@@ -25,7 +25,7 @@ class Limits:
     # Connections that have not proved a key yet: each costs two X25519 operations at most, and ends in 30 s.
     handshakes: int = 512
     handshakes_per_address: int = 128
-    # One person's sending connections under one name, and the transfers, ringing or running, of one client.
+    # One person's sending connections under one name, and the transfers, waiting, ringing or running, of one client.
     sessions_per_name: int = 64
     transfers_per_client: int = 32
     # Messages that wait for one client to read them; a client that is this far behind is not reading.

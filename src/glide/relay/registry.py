@@ -2,17 +2,21 @@
 
 A name belongs to the key that holds it. The holder may have several *sending* sessions under it; a newer *receiving*
 session replaces the older one, which is told so. Any other key is refused while one session of the holder is left.
+A session may be invisible: it is not among the people, and is found only by whoever knows its name.
 
-The lock guards taking a name: reading who holds it, deciding, writing, noting whom to tell. A shared registry will
-have to ask another machine in the middle of that; here nothing waits. The lock is never held over a client's socket:
-whoever is to be told something has it put into its outbox, and its own task sends it.
+Who waits here is woken, and never looks around: for somebody to take files under a name (:class:`Arrivals`), or for
+somebody to ask to meet who is asked for by them too (:class:`Seeking`).
+
+The lock guards taking a name, and two people's meeting: reading what is there, deciding, writing, noting whom to tell.
+A shared registry will have to ask another machine in the middle of that; here nothing waits. The lock is never held
+over a client's socket: whoever is to be told something has it put into its outbox, and its own task sends it.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -35,11 +39,53 @@ class Session(Protocol):
 S = TypeVar("S", bound=Session)
 
 
+class Arrivals(ABC, Generic[S]):
+    """One name, watched for somebody who takes files under it."""
+
+    @abstractmethod
+    def receiver(self) -> S | None:
+        """Who takes files under the name now. What has happened before this is no news any more."""
+
+    @abstractmethod
+    async def news(self) -> None:
+        """Wait until a receiver has registered that :meth:`receiver` has not had a chance to find."""
+
+
+class Seeking(Generic[S]):
+    """One session that wants to meet a certain other. ``found`` is their session, if they had asked before."""
+
+    def __init__(self, session: S) -> None:
+        self.session = session
+        self.found: S | None = None
+        self._over = trio.Event()
+        self._met = False
+
+    def __repr__(self) -> str:
+        return f"<Seeking: {'met' if self._met else 'replaced' if self._over.is_set() else 'waiting'}>"
+
+    def end(self, *, met: bool) -> None:
+        """They have found us; or, not ``met``, a newer session of ours asks in our place."""
+        self._met = met
+        self._over.set()
+
+    @property
+    def waits(self) -> bool:
+        """True if neither has happened yet, and we have found nobody."""
+        return self.found is None and not self._over.is_set()
+
+    async def over(self) -> bool:
+        """Wait for that; True if they have found us, who are used up by it."""
+        await self._over.wait()
+        return self._met
+
+
 class Registry(ABC, Generic[S]):
     """Names at one relay, or at several that share them."""
 
     @abstractmethod
-    def register(self, name: str, session: S, *, receiving: bool) -> AbstractAsyncContextManager[None]:
+    def register(
+        self, name: str, session: S, *, receiving: bool, visible: bool = True
+    ) -> AbstractAsyncContextManager[None]:
         """Hold ``name`` for ``session`` as long as the block runs.
 
         Raises :class:`NameTaken` or :class:`RelayRefused`. However the block ends, exactly what this session holds
@@ -51,16 +97,68 @@ class Registry(ABC, Generic[S]):
         """Who takes files as ``name``."""
 
     @abstractmethod
+    def arrivals(self, name: str) -> AbstractAsyncContextManager[Arrivals[S]]:
+        """Watch ``name`` as long as the block runs."""
+
+    @abstractmethod
+    def seeking(
+        self, name: str, other: str, session: S, *, again: bool = False
+    ) -> AbstractAsyncContextManager[Seeking[S]]:
+        """Be ``name`` who wants to meet ``other``, as long as the block runs.
+
+        ``session`` must be registered as ``name`` all the while. If ``other`` waits for ``name``, they are found, and
+        wait no more. Else we wait in turn, in place of an older session of ours that does; if we ask ``again``, that
+        one is the newer.
+        """
+
+    @abstractmethod
     def people(self) -> list[Person]:
-        """Everybody here, in order of names."""
+        """Everybody here who has a visible session, in order of names."""
 
 
 @dataclass
 class _Holder(Generic[S]):
+    """Who has a name. ``since`` is when the first of the visible sessions came."""
+
     key: bytes
-    since: int
     receiver: S | None = None
     senders: list[S] = field(default_factory=list)
+    visible: set[S] = field(default_factory=set)
+    since: int = 0
+
+    def show(self, session: S) -> None:
+        if not self.visible:
+            self.since = int(time.time())
+        self.visible.add(session)
+
+
+class _Watched:
+    """A name that somebody watches: how many do, and how many receivers have come meanwhile."""
+
+    def __init__(self) -> None:
+        self.watchers = 0
+        self.arrived = 0
+        self.news = trio.Event()
+
+    def somebody_came(self) -> None:
+        self.arrived += 1
+        self.news.set()
+        self.news = trio.Event()
+
+
+class _LocalArrivals(Arrivals[S]):
+    def __init__(self, watched: _Watched, receiver: Callable[[], S | None]) -> None:
+        self._watched = watched
+        self._receiver = receiver
+        self._seen = watched.arrived
+
+    def receiver(self) -> S | None:
+        self._seen = self._watched.arrived
+        return self._receiver()
+
+    async def news(self) -> None:
+        while self._seen == self._watched.arrived:
+            await self._watched.news.wait()
 
 
 class LocalRegistry(Registry[S]):
@@ -69,27 +167,34 @@ class LocalRegistry(Registry[S]):
     def __init__(self, sessions_per_name: int) -> None:
         self._lock = trio.Lock()
         self._holders: dict[str, _Holder[S]] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._seekers: dict[tuple[str, str], Seeking[S]] = {}  # by who seeks whom; never both ways round
         self._most = sessions_per_name
 
     def __repr__(self) -> str:
         return f"<LocalRegistry of {len(self._holders)} names>"
 
     @asynccontextmanager
-    async def register(self, name: str, session: S, *, receiving: bool) -> AsyncIterator[None]:
+    async def register(self, name: str, session: S, *, receiving: bool, visible: bool = True) -> AsyncIterator[None]:
         async with self._lock:
             holder = self._holders.get(name)
             if holder is None:
-                holder = self._holders[name] = _Holder(session.key, int(time.time()))
+                holder = self._holders[name] = _Holder(session.key)
             elif holder.key != session.key:
                 raise NameTaken("Username already taken")
+            if not receiving and len(holder.senders) >= self._most:
+                raise RelayRefused(f"{self._most} connections send as {name} already")
+            if visible:
+                holder.show(session)
             if receiving:
                 if holder.receiver is not None:
                     holder.receiver.replace()
+                    holder.visible.discard(holder.receiver)
                 holder.receiver = session
-            elif len(holder.senders) < self._most:
-                holder.senders.append(session)
+                if name in self._watched:
+                    self._watched[name].somebody_came()
             else:
-                raise RelayRefused(f"{self._most} connections send as {name} already")
+                holder.senders.append(session)
         try:
             yield
         finally:
@@ -102,6 +207,7 @@ class LocalRegistry(Registry[S]):
         if holder.receiver is session:
             holder.receiver = None
         holder.senders = [other for other in holder.senders if other is not session]
+        holder.visible.discard(session)
         if holder.receiver is None and not holder.senders and self._holders.get(name) is holder:
             del self._holders[name]
 
@@ -109,8 +215,42 @@ class LocalRegistry(Registry[S]):
         holder = self._holders.get(name)
         return holder.receiver if holder else None
 
+    @asynccontextmanager
+    async def arrivals(self, name: str) -> AsyncIterator[Arrivals[S]]:
+        watched = self._watched.setdefault(name, _Watched())
+        watched.watchers += 1
+        try:
+            yield _LocalArrivals(watched, lambda: self.receiver(name))
+        finally:
+            watched.watchers -= 1
+            if not watched.watchers:
+                del self._watched[name]
+
+    @asynccontextmanager
+    async def seeking(self, name: str, other: str, session: S, *, again: bool = False) -> AsyncIterator[Seeking[S]]:
+        mine = Seeking(session)
+        async with self._lock:
+            theirs = self._seekers.pop((other, name), None)
+            ours = self._seekers.get((name, other))
+            if theirs is not None:
+                theirs.end(met=True)
+                mine.found = theirs.session
+            elif ours is not None and again:
+                mine.end(met=False)
+            else:
+                if ours is not None:
+                    ours.end(met=False)
+                self._seekers[name, other] = mine
+        try:
+            yield mine
+        finally:
+            # By identity, and without the lock, as with names.
+            if self._seekers.get((name, other)) is mine:
+                del self._seekers[name, other]
+
     def people(self) -> list[Person]:
         return [
-            Person(name=name, key=holder.key, receiving=holder.receiver is not None, since=holder.since)
+            Person(name=name, key=holder.key, receiving=holder.receiver in holder.visible, since=holder.since)
             for name, holder in sorted(self._holders.items())
+            if holder.visible
         ]

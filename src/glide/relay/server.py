@@ -32,6 +32,8 @@ from glide.protocol.preface import Purpose
 from glide.relay import session
 from glide.relay.limits import Admission, Limits
 from glide.relay.registry import LocalRegistry
+from glide.relay.ringing import Exchange, Party
+from glide.relay.seats import Seats
 from glide.relay.session import ClientSession
 from glide.relay.transfer import Tickets
 from glide.text import printable
@@ -64,7 +66,7 @@ class Relay:
 
     def __init__(self, identity: Identity, config: Config, report: events.Report) -> None:
         self.config = config
-        self.registry = LocalRegistry[ClientSession](config.limits.sessions_per_name)
+        self.registry = LocalRegistry[Party](config.limits.sessions_per_name)
         self.cut = 0  # transfers that the grace did not last for
         self._identity = identity
         self._report = report
@@ -73,15 +75,15 @@ class Relay:
         self._sessions: set[ClientSession] = set()
         self._draining = trio.Event()
         self._transfers = 0
-        self._shared = session.Shared(
+        exchange = Exchange(
             self.registry,
+            Seats(config.limits.transfers_per_client),
             self._tickets,
             self._spawn_transfer,
             self._draining,
             config.limits,
-            config.greeting,
-            self._registered,
         )
+        self._shared = session.Shared(exchange, config.greeting, self._registered)
         self._control: trio.Nursery
         self._data: trio.Nursery
 

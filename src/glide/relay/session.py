@@ -6,10 +6,11 @@ there is nothing to say. Others reach the client only through the outbox, which 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -22,39 +23,29 @@ from glide.protocol.messages import (
     Failed,
     Goodbye,
     Hello,
-    Incoming,
     Keepalive,
     People,
     Push,
     Refused,
     Reject,
-    Ringing,
     Role,
-    Waiting,
     Welcome,
     Who,
+    Withdraw,
 )
-from glide.relay.limits import Limits
+from glide.relay import waiting
 from glide.relay.registry import Registry
-from glide.relay.transfer import Tickets, Transfer
-
-# Starts a transfer's own task, in the nursery that outlives control connections.
-Spawn = Callable[[Callable[[], Awaitable[None]]], None]
+from glide.relay.ringing import Exchange, Outgoing, Party
+from glide.relay.transfer import Transfer
 
 
 @dataclass(frozen=True)
 class Shared:
     """What the sessions of one relay have in common. ``on_registered`` is entered while a session is registered."""
 
-    registry: Registry[ClientSession]
-    tickets: Tickets
-    spawn: Spawn
-    draining: trio.Event
-    limits: Limits
+    exchange: Exchange
     greeting: str
     on_registered: Callable[[ClientSession], AbstractContextManager[None]]
-    # Transfers, ringing or running, of each key, whatever sessions they belong to.
-    under_way: Counter[bytes] = field(default_factory=Counter)
 
 
 class ClientSession:
@@ -64,12 +55,13 @@ class ClientSession:
         self.connection = connection
         self.key = connection.peer_key
         self.name = name
-        self._shared = shared
-        self._outbox_in, self._outbox = trio.open_memory_channel[Message](shared.limits.outbox)
+        self._exchange = shared.exchange
+        self._outbox_in, self._outbox = trio.open_memory_channel[Message](shared.exchange.limits.outbox)
         self._ending: Goodbye | None = None
         self._leaving = False
         self._ringing: dict[bytes, Transfer] = {}  # as receiver, by id
         self._under_way: list[Transfer] = []  # ringing or running, on either side
+        self._pushes: dict[bytes, Outgoing] = {}  # as sender, waiting ones too, by id
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.name or 'without a name'}, {len(self._under_way)} transfers>"
@@ -84,6 +76,17 @@ class ClientSession:
             return False
         return True
 
+    async def answer(self, message: Message | None) -> None:
+        """The same, waiting until the client has read enough; nothing happens if it is leaving."""
+        if message is not None and self._ending is None:
+            try:
+                await self._outbox_in.send(message)
+            except trio.ClosedResourceError:
+                pass  # the session was ended while this waited
+
+    def is_rung(self, transfer: bytes) -> bool:
+        return transfer in self._ringing
+
     def replace(self) -> None:
         self._end(Goodbye(code=Replaced.code, message="A newer session of yours has taken the name over."))
 
@@ -97,21 +100,24 @@ class ClientSession:
         if self._ending is None:
             self._ending = goodbye
             self._outbox_in.close()  # what is in the outbox is still sent, then the goodbye
+            for push in self._pushes.values():
+                push.stop()
 
     # --- the two tasks ---
 
     async def serve(self) -> None:
-        """Run both until one of them ends."""
-        try:
-            with one_error():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._listen)
-                    await self._send()
-                    nursery.cancel_scope.cancel()
-        finally:
-            # Whoever waits for this client to join a transfer waits no longer.
-            for transfer in self._under_way:
-                transfer.call_off(NobodyThere.code, "has gone")
+        """Run both until one of them ends, and with them whatever waits."""
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, nursery)
+                await self._send()
+                nursery.cancel_scope.cancel()
+
+    def call_off(self) -> None:
+        """Whoever waits for this client to join a transfer, or for room at it, waits no longer."""
+        for transfer in self._under_way:
+            transfer.call_off(NobodyThere.code, "has gone")
+        self._exchange.seats.wake_all(self.key)
 
     async def _send(self) -> None:
         """Send the outbox until it is closed, then the goodbye."""
@@ -127,12 +133,14 @@ class ClientSession:
                     return
             await self.connection.send(message)
 
-    async def _listen(self) -> None:
+    async def _listen(self, nursery: trio.Nursery) -> None:
         """Act on what the client says, until it is gone. Whoever does not read the answers is not read from."""
         while True:
             match await self.connection.receive():
                 case Push() as push:
-                    await self._answer(self._push(push))
+                    await self.answer(self._push(push, nursery))
+                case Withdraw(transfer=id) if id in self._pushes:
+                    self._pushes[id].withdraw()
                 case Reject() as reject:
                     transfer = self._ringing.get(reject.transfer)
                     if transfer is not None:
@@ -140,52 +148,50 @@ class ClientSession:
                         code = NobodyThere.code if reject.code == NobodyThere.code else Declined.code
                         transfer.call_off(code, reject.message)
                 case Who(after=after):
-                    everybody = self._shared.registry.people()
+                    everybody = self._exchange.registry.people()
                     people = [person for person in everybody if after is None or person.name > after]
-                    await self._answer(People(people=tuple(people[:PAGE]), more=len(people) > PAGE))
+                    await self.answer(People(people=tuple(people[:PAGE]), more=len(people) > PAGE))
 
-    async def _answer(self, message: Message | None) -> None:
-        if message is not None and self._ending is None:
-            try:
-                await self._outbox_in.send(message)
-            except trio.ClosedResourceError:
-                pass  # the session was ended while this waited
-
-    def _push(self, push: Push) -> Failed | None:
-        """Decide what a push comes to: a ringing transfer with a task of its own, or a refusal."""
-        shared = self._shared
-        most = shared.limits.transfers_per_client
-        found = shared.registry.receiver(push.to)
+    def _push(self, push: Push, nursery: trio.Nursery) -> Failed | None:
+        """Decide what a push comes to: a ringing transfer, a task that waits until it may ring, or a refusal."""
+        exchange = self._exchange
+        seats = exchange.seats
+        patient = push.wait or push.pair
+        if self._ending is not None:
+            return None
+        found = exchange.registry.receiver(push.to)
         if self.name is None:
             problem = "Register a name before you push."
-        elif shared.draining.is_set():
+        elif exchange.draining.is_set():
             problem = "The relay is shutting down."
-        elif found is None:
-            return _nobody(push, shared.registry)
-        elif shared.under_way[self.key] >= most:
-            problem = f"You have {most} transfers under way, which is the most that this relay allows."
-        elif shared.under_way[found.key] >= most:
-            problem = f"{push.to} has {most} transfers under way, which is the most that this relay allows."
-        elif push.transfer in found._ringing:
+        elif found is None and not patient:
+            return _nobody(push, exchange.registry)
+        elif not seats.may_push(self.key):
+            problem = f"You have {seats.most} transfers under way, which is the most that this relay allows."
+        elif push.transfer in self._pushes or (found is not None and not patient and found.is_rung(push.transfer)):
             problem = "That transfer is under way already."
+        elif push.pair and push.to == self.name:
+            problem = "You cannot pair with yourself."
+        elif found is not None and not patient and not seats.may_be_rung(found.key):
+            problem = f"{push.to} has {seats.most} transfers under way, which is the most that this relay allows."
         else:
-            transfer = Transfer(self.key, found.key, shared.limits)
-            shared.spawn(_Ring(self, found, push.transfer, transfer, shared.tickets).run)
+            outgoing = Outgoing(push, self, exchange, on_over=partial(self._pushes.pop, push.transfer))
+            self._pushes[push.transfer] = outgoing
+            if patient:
+                nursery.start_soon(waiting.wait, outgoing, exchange)
+            elif found is not None:
+                outgoing.ring(found)
             return None
         return Failed(transfer=push.transfer, code=RelayRefused.code, message=problem)
 
     # --- transfers of this client ---
 
     def begin(self, transfer: Transfer, incoming: bytes | None = None) -> None:
-        self._shared.under_way[self.key] += 1
         self._under_way.append(transfer)
         if incoming is not None:
             self._ringing[incoming] = transfer
 
     def finish(self, transfer: Transfer, incoming: bytes | None = None) -> None:
-        self._shared.under_way[self.key] -= 1
-        if not self._shared.under_way[self.key]:
-            del self._shared.under_way[self.key]
         self._under_way.remove(transfer)
         if incoming is not None:
             self._ringing.pop(incoming, None)
@@ -193,7 +199,7 @@ class ClientSession:
             self.leave_when_idle()
 
 
-def _nobody(push: Push, registry: Registry[ClientSession]) -> Failed:
+def _nobody(push: Push, registry: Registry[Party]) -> Failed:
     everybody = registry.people()
     here = any(person.name == push.to for person in everybody)
     closest = () if here else names.closest(push.to, (person.name for person in everybody if person.receiving))
@@ -205,60 +211,26 @@ def _nobody(push: Push, registry: Registry[ClientSession]) -> Failed:
     )
 
 
-class _Ring:
-    """A push that found somebody: the task that the transfer belongs to."""
-
-    def __init__(
-        self, sender: ClientSession, receiver: ClientSession, id: bytes, transfer: Transfer, tickets: Tickets
-    ) -> None:
-        self._sender = sender
-        self._receiver = receiver
-        self._id = id
-        self._transfer = transfer
-        self._tickets = tickets
-        # Counted from now on, not from when the task first runs: a drain must not miss it.
-        sender.begin(transfer)
-        receiver.begin(transfer, id)
-
-    async def run(self) -> None:
-        try:
-            if not await self._transfer.own(self._tickets, self._announce, self._tell_waiting):
-                code, message = self._transfer.problem
-                self._sender.tell(Failed(transfer=self._id, code=code, message=message))
-        finally:
-            self._sender.finish(self._transfer)
-            self._receiver.finish(self._transfer, self._id)
-
-    def _announce(self, issued: list[bytes]) -> bool:
-        for_sender, for_receiver = issued
-        assert self._sender.name is not None, "only a named session pushes"
-        incoming = Incoming(sender=self._sender.name, key=self._sender.key, transfer=self._id, ticket=for_receiver)
-        if not self._receiver.tell(incoming):
-            self._transfer.problem = ("nobody", "does not listen to the relay")
-            return False
-        return self._sender.tell(Ringing(transfer=self._id, ticket=for_sender, key=self._receiver.key))
-
-    def _tell_waiting(self, side: str, seconds: int) -> None:
-        for session in (self._sender, self._receiver):
-            session.tell(Waiting(transfer=self._id, side=side, seconds=seconds))
-
-
 async def run(connection: Connection, hello: Hello, shared: Shared) -> None:
     """Serve one control connection to its end. Raises a :class:`GlideError` for what the client did wrong."""
     session = ClientSession(connection, hello.name if hello.role is not Role.ASK else None, shared)
+    exchange = shared.exchange
     async with AsyncExitStack() as stack:
         try:
-            if shared.draining.is_set():
+            if exchange.draining.is_set():
                 raise RelayRefused("The relay is shutting down.")
             if hello.role is not Role.ASK and hello.name is None:
                 raise RelayRefused("Say under which name.")
             if session.name is not None:
-                receiving = hello.role is Role.RECEIVE
-                await stack.enter_async_context(shared.registry.register(session.name, session, receiving=receiving))
+                registration = exchange.registry.register(
+                    session.name, session, receiving=hello.role is Role.RECEIVE, visible=not hello.invisible
+                )
+                await stack.enter_async_context(registration)
         except (NameTaken, RelayRefused) as error:
             await refuse(connection, error)
             return
-        await connection.send(Welcome(greeting=shared.greeting))
+        stack.callback(session.call_off)
+        await connection.send(Welcome(greeting=shared.greeting, time=int(time.time())))
         connection.patience = connection.deadlines.lost
         with shared.on_registered(session):
             await session.serve()
