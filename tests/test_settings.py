@@ -14,7 +14,11 @@ from typer.core import TyperGroup, TyperOption
 from glide.cli import options
 from glide.cli.main import app
 from glide.errors import FileError, UsageError
-from glide.settings import SETTINGS, Home, Settings, login, variable
+from glide.people.known import Trust
+from glide.people.policy import UNLIMITED, Policy, Rule, Verdict
+from glide.settings import SETTINGS, TABLES, Home, Settings, login, variable
+
+ACCEPT, ASK, DENY = Verdict.ACCEPT, Verdict.ASK, Verdict.DENY
 
 # For every setting three texts, each other than the default and than the others, and what they mean.
 VALUES: dict[str, list[tuple[str, object]]] = {
@@ -22,12 +26,17 @@ VALUES: dict[str, list[tuple[str, object]]] = {
     "as": [("alice", "alice"), ("bob", "bob"), ("carol", "carol")],
     "into": [("/a", "/a"), ("b", "b"), ("~/c", "~/c")],
     "accept": [("known", "known"), ("all", "all"), ("ask", "ask")],
+    "policy": [("known:do=ask", ("known:do=ask",)), ("@a:do=deny", ("@a:do=deny",)), ("", ())],  # in the file a table
     "from": [("alice", ("alice",)), ("bob", ("bob",)), ("carol", ("carol",))],
     "message": [("a", "a"), ("b", "b"), ("c=d, e", "c=d, e")],
     "filename": [("a", "a"), ("b", "b"), ("c", "c")],
     "conflict": [("skip", "skip"), ("overwrite", "overwrite"), ("refuse", "refuse")],
     "exclude": [("*.tmp", ("*.tmp",)), ("build/", ("build/",)), ("!keep", ("!keep",))],
     "receipt": [("a.json", "a.json"), ("/b", "/b"), ("~/c", "~/c")],
+    "wait": [("1m", 60.0), ("2h", 7200.0), ("250ms", 0.25)],
+    "on-offer": [("a", "a"), ("b 'c d'", "b 'c d'"), ("~/c", "~/c")],
+    "on-received": [("a", "a"), ("b 'c d'", "b 'c d'"), ("~/c", "~/c")],
+    "on-failed": [("a", "a"), ("b 'c d'", "b 'c d'"), ("~/c", "~/c")],
     "retry": [("1m", 60.0), ("2h", 7200.0), ("0s", 0.0)],
     "idle": [("1m", 60.0 * 1), ("2h", 7200.0), ("0s", 0.0)],
     "ask-timeout": [("1m", 60.0), ("2h", 7200.0), ("250ms", 0.25)],
@@ -42,6 +51,7 @@ VALUES: dict[str, list[tuple[str, object]]] = {
     "keep-partials": [("1d", 86400.0), ("2h", 7200.0), ("0s", 0.0)],
 }
 BOOLEANS = {"once", "allow-hidden", "no-fsync", "stdout", "gitignore", "json", "quiet", "verbose"}
+BOOLEANS |= {"invisible", "strict"}
 for _name in BOOLEANS:
     VALUES[_name] = [("true", True), ("false", False), ("yes", True)]
 
@@ -75,7 +85,8 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
     (by_flag, flagged), (by_environment, there), (in_file, filed) = VALUES[name]
     flags, environment = {name: flag(name, by_flag)}, {variable(name): by_environment}
     assert Settings({}, home, {})[name] == SETTINGS[name].default
-    write(home, f'{name} = "{in_file}"\n')
+    if name not in TABLES:
+        write(home, f'{name} = "{in_file}"\n')
     assert Settings(flags, home, environment)[name] == flagged
     assert Settings({}, home, environment)[name] == there
     assert Settings({name: None}, home, environment)[name] == there
@@ -255,6 +266,168 @@ def test_D1_a_bad_value_is_shown_on_one_line(home: Home) -> None:
     assert len(str(caught.value)) < 300
 
 
+# --- who may send what -----------------------------------------------------------------------------------
+
+
+def test_rules_stand_in_the_file_as_tables(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/bob")
+    write(
+        home,
+        """
+        accept = "known"
+        [policy.everybody]
+        size = "2GiB"
+        rate = 1000
+        [policy.known]
+        into = "~/known"
+        [policy.verified]
+        rate = "unlimited"
+        [policy.name.Carol]
+        do = "ask"
+        into = "carol"
+        [policy.name."a.b"]
+        do = "deny"
+        """,
+    )
+    assert Settings({}, home, {}).policy() == Policy(
+        Rule(Verdict.DENY, most=2 * 1024**3, rate=1000),
+        Rule(Verdict.ACCEPT, Path("/home/bob/known")),
+        Rule(Verdict.ACCEPT, rate=UNLIMITED),
+        {"carol": Rule(Verdict.ASK, Path("carol")), "a.b": Rule(Verdict.DENY)},
+    )
+
+
+def test_without_any_rule_everybody_is_asked_about(home: Home) -> None:
+    assert Settings({}, home, {}).policy() == Policy()
+    assert Settings({"policy": [], "accept": None}, home, {"GLIDE_POLICY": " ; "}).policy() == Policy()
+
+
+# What stands in the file, in the environment, and among the flags; and what becomes of carol, who is known.
+LAYERS: list[tuple[str, dict[str, str], dict[str, Any], Verdict]] = [
+    ("[policy.known]\ndo = 'deny'", {}, {}, DENY),
+    ("[policy.known]\ndo = 'deny'", {"GLIDE_POLICY": "known:do=accept"}, {}, ACCEPT),
+    ("[policy.known]\ndo = 'deny'", {"GLIDE_POLICY": "known:do=accept"}, {"policy": ["known:do=ask"]}, ASK),
+    ("[policy.known]\ndo = 'deny'", {"GLIDE_POLICY": "everybody:do=accept"}, {"policy": ["everybody:do=ask"]}, DENY),
+    # accept is short for rules for all three classes, in its own place.
+    ("accept = 'all'\n[policy.known]\ndo = 'deny'", {}, {}, DENY),
+    ("accept = 'all'\n[policy.everybody]\ndo = 'deny'", {}, {}, ACCEPT),
+    ("accept = 'all'", {"GLIDE_ACCEPT": "ask"}, {}, ASK),
+    ("accept = 'all'", {"GLIDE_ACCEPT": "ask"}, {"accept": "known"}, ACCEPT),
+    ("[policy.everybody]\ndo = 'deny'\n[policy.known]\ndo = 'deny'", {}, {"accept": "known"}, ACCEPT),
+    ("[policy.name.carol]\ndo = 'deny'", {}, {"accept": "all"}, DENY),
+    ("[policy.name.carol]\ndo = 'deny'", {"GLIDE_ACCEPT": "all"}, {"policy": ["@carol:do=ask"]}, ASK),
+    ("", {"GLIDE_ACCEPT": "all", "GLIDE_POLICY": "known:do=deny"}, {}, DENY),
+    ("", {"GLIDE_POLICY": "known:do=deny"}, {"accept": "all"}, ACCEPT),
+    ("", {}, {"accept": "all", "policy": ["known:do=deny"]}, DENY),
+    ("", {"GLIDE_ACCEPT": "all"}, {"policy": ["known:do=deny"]}, DENY),
+    # Of flags that say the same of the same people the last counts.
+    ("", {}, {"policy": ["@carol:do=deny", "@carol:do=accept"]}, ACCEPT),
+    ("", {"GLIDE_POLICY": "@carol:do=accept;@carol:do=deny"}, {}, DENY),
+]
+
+
+@pytest.mark.parametrize(("text", "environment", "flags", "expected"), LAYERS)
+def test_rules_of_flags_count_before_those_of_the_environment_and_of_the_file(
+    home: Home, text: str, environment: dict[str, str], flags: dict[str, Any], expected: Verdict
+) -> None:
+    write(home, text)
+    assert Settings(flags, home, environment).policy().judge(Trust.KNOWN, "carol").do is expected
+
+
+def test_each_place_adds_what_the_others_do_not_say(home: Home) -> None:
+    write(home, "[policy.known]\ndo = 'accept'\nsize = 1")
+    found = Settings({"policy": ["known:rate=3"]}, home, {"GLIDE_POLICY": "known:size=2;@carol:into=x"}).policy()
+    assert found == Policy(known=Rule(Verdict.ACCEPT, most=2, rate=3), people={"carol": Rule(into=Path("x"))})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[policy.evrybody]\ndo = 'ask'", "unknown key 'evrybody'. Did you mean 'everybody'?"),
+        ("[policy.carol]\ndo = 'ask'", "unknown key 'carol'. There are everybody, known, verified, name."),
+        ("[policy.known]\nrat = 1", "[policy.known] unknown key 'rat'. Did you mean 'rate'?"),
+        ("[policy.name.carol]\ndoo = 1", "[policy.name.carol] unknown key 'doo'. Did you mean 'do'?"),
+        ("[policy.known]\ndo = 'maybe'", "[policy.known] do: 'maybe' is none of accept, ask, deny"),
+        ("[policy.known]\ndo = true", "[policy.known] do: one plain value is wanted"),
+        ("[policy.known]\ninto = ['a']", "[policy.known] into: one plain value is wanted"),
+        ("[policy.known]\nsize = 1.5", "[policy.known] size: one plain value is wanted"),
+        ("[policy.known]\nsize = -1", "[policy.known] size: '-1' is no size"),
+        ("[policy.name.a.b]\ndo = 'ask'", "[policy.name.a] 'b' is a table of its own; a name with a dot"),
+        ("[policy.name.carol]\n[policy.name.CAROL]", "[policy.name.CAROL] is there twice"),
+        ("[policy.name.'a b']\ndo = 'ask'", "'@a b' is not a name"),
+        ("[policy]\nname = 'carol'", "policy.name has to be a table"),
+        ("[policy]\nknown = 'accept'", "policy.known has to be a table"),
+        ("policy = 'known:do=ask'", "policy has to be a table"),
+        ("[[policy.known]]\ndo = 'ask'", "policy.known has to be a table"),
+    ],
+)
+def test_a_mistake_in_a_rule_of_the_file_says_where_it_stands(home: Home, text: str, said: str) -> None:
+    write(home, text)
+    with pytest.raises(UsageError) as caught:
+        Settings({}, home, {}).policy()
+    assert str(caught.value).startswith(f"[policy] in {home.config_file}: ")
+    assert said in str(caught.value)
+
+
+def test_a_mistake_in_a_rule_elsewhere_says_where_it_stands(home: Home) -> None:
+    with pytest.raises(UsageError, match=r"^--policy: 'carol' is none of everybody"):
+        Settings({"policy": ["carol:do=ask"]}, home, {}).policy()
+    with pytest.raises(UsageError, match=r"^GLIDE_POLICY: do: 'x' is none of accept"):
+        Settings({}, home, {"GLIDE_POLICY": "known:do=ask;known:do=x"}).policy()
+    with pytest.raises(UsageError, match=r"^GLIDE_ACCEPT: 'x' is none of ask"):
+        Settings({}, home, {"GLIDE_ACCEPT": "x"}).policy()
+
+
+def test_D1_a_bad_rule_is_shown_on_one_line(home: Home) -> None:
+    write(home, '[policy.known]\n"\\u001b[2J\\u202e' + "x" * 10_000 + '" = 1\n')
+    with pytest.raises(UsageError) as caught:
+        Settings({}, home, {}).policy()
+    assert not {"\x1b", "\u202e"} & set(str(caught.value))
+    assert len(str(caught.value)) < 500
+
+
+# --- names for several people ----------------------------------------------------------------------------
+
+
+def test_a_group_is_a_name_for_several_people(home: Home) -> None:
+    assert Settings({}, home, {}).groups() == {}
+    write(home, "[groups]\nTeam = ['bob', '@Carol', 'bob', 'dave']\n'x.y' = ['bob']\n")
+    assert Settings({}, home, {}).groups() == {"team": ("bob", "carol", "dave"), "x.y": ("bob",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("groups = ['bob']", "a table is wanted"),
+        ("[groups]\nteam = 'bob'", "'team' is no list of names"),
+        ("[groups]\nteam = [1]", "'team' is no list of names"),
+        ("[groups.team]\nbob = 1", "'team' is no list of names"),
+        ("[groups]\nteam = []", "'team' has nobody in it"),
+        ("[groups]\nteam = ['b b']", "'b b' is not a name"),
+        ("[groups]\n'a team' = ['bob']", "'a team' is not a name"),
+        ("[groups]\nteam = ['bob']\nTEAM = ['carol']", "'team' is there twice"),
+        ("[groups]\na = ['bob', 'B']\nb = ['carol']", "'b' in 'a' is a group"),
+        ("[groups]\nteam = ['team']", "'team' in 'team' is a group"),
+    ],
+)
+def test_a_mistake_in_a_group_says_where_it_stands(home: Home, text: str, said: str) -> None:
+    write(home, text)
+    with pytest.raises(UsageError) as caught:
+        Settings({}, home, {}).groups()
+    assert str(caught.value).startswith(f"[groups] in {home.config_file}: ")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("[group]", "groups"), ("[polcy.known]", "policy"), ("[Groups]", "groups")]
+)
+def test_an_unknown_table_is_named_with_what_was_probably_meant(home: Home, text: str, meant: str) -> None:
+    write(home, text)
+    with pytest.raises(UsageError, match="unknown setting") as caught:
+        Settings({}, home, {})
+    assert f"'{meant}'" in caught.value.next
+
+
 # --- where the files are ---------------------------------------------------------------------------------
 
 
@@ -305,6 +478,17 @@ def test_to_save_something_new_adds_it(home: Home) -> None:
         after = home.config_file.read_text(encoding="utf-8")
         assert after.startswith(before)
         assert tomllib.loads(after) == {**tomllib.loads(before), "relay": "example.org:8080#key"}
+
+
+def test_to_save_leaves_the_tables_as_they_are(home: Home) -> None:
+    before = '[policy.known]\ndo = "ask"\n\n[groups]\nteam = ["bob"]  # all of us\n'
+    for text in (before, f'as = "alice"\n\n{before}'):
+        write(home, text)
+        Settings({}, home, {}).save("relay", "a:1")
+        after = home.config_file.read_text(encoding="utf-8")
+        assert tomllib.loads(after) == {**tomllib.loads(text), "relay": "a:1"}
+        assert Settings({}, home, {})["relay"] == "a:1"
+        assert before in after
 
 
 def test_to_save_makes_the_folder_and_leaves_nothing_else_there(home: Home) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from glide.text import duration, parse_duration, printable, size
+from glide.text import duration, parse_duration, parse_size, printable, size
 
 FORBIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -168,3 +168,64 @@ def test_a_duration_below_a_second_is_told_in_milliseconds(milliseconds: int) ->
 )
 def test_a_duration_is_told_in_its_parts(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+# --- sizes that people write -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0", 0),
+        ("100", 100),
+        ("100B", 100),
+        ("500k", 500 * 1024),
+        ("500KiB", 500 * 1024),
+        ("500kB", 500_000),
+        ("2.5M", 2.5 * 1024**2),
+        ("2.5MiB", 2.5 * 1024**2),
+        ("2.5MB", 2_500_000),
+        ("1G", 1024**3),
+        ("1GiB", 1024**3),
+        ("1GB", 10**9),
+        ("1T", 1024**4),
+        ("1TiB", 1024**4),
+        ("1TB", 10**12),
+        ("2P", 2 * 1024**5),
+        ("2EB", 2 * 10**18),
+        ("7EiB", 7 * 1024**6),
+        ("1 gib", 1024**3),
+        (" 10MIB ", 10 * 1024**2),
+        ("0.1k", 102),
+        ("1.9", 1),
+        ("9223372036854775807", 2**63 - 1),
+        ("9007199254740993", 2**53 + 1),
+    ],
+)
+def test_a_size_is_read_as_people_write_it(text: str, count: int) -> None:
+    assert parse_size(text) == count
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", " ", "k", "GiB", "-1", "+1", "1x", "1 k B", "1  k", "1kiloB", "1.k", ".5k", "1e3", "nan", "inf", "1,5k"],
+        *["1ib", "1bi", "1/s", "0x10", "1_000", "\u0661k", "8EiB", "9223372036854775808", "1" * 20, "9" * 10_000],
+    ],
+)
+def test_what_is_no_size_or_too_large_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write it like 500k, 2\.5MB or 1GiB"):
+        parse_size(text)
+
+
+@given(st.text(max_size=20) | st.from_regex(r"\A[0-9.]{0,22} ?[kmgtpe]?i?b?\Z", fullmatch=True))
+def test_any_text_is_a_size_that_fits_the_wire_or_refused(text: str) -> None:
+    try:
+        assert 0 <= parse_size(text) < 2**63
+    except ValueError:
+        pass
+
+
+@given(st.integers(0, 2**62))
+def test_a_size_as_it_is_told_can_be_read_back(count: int) -> None:
+    assert abs(parse_size(size(count)) - count) <= count // 19 + 1  # one digit behind the point, of 1.0 at least

@@ -2,6 +2,8 @@
 
 Every setting has one name; ``--ask-timeout`` is ``GLIDE_ASK_TIMEOUT`` and ``ask-timeout = "5m"`` in the file. An
 unknown key in the file is an error that names it, so that a typing mistake does not pass for a choice.
+
+Two things in the file are tables: ``[policy.…]``, who may send what, and ``[groups]``, names for several people.
 """
 
 from __future__ import annotations
@@ -9,23 +11,28 @@ from __future__ import annotations
 import getpass
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glide import files
 from glide.errors import FileError, UsageError
 from glide.text import parse_duration, printable
 
+if TYPE_CHECKING:
+    from glide.people.policy import Policy
+
 
 @dataclass(frozen=True)
 class Setting:
-    """How a setting is read from text, and what it is if nobody set it."""
+    """How a setting is read from text, and what it is if nobody set it; ``between`` stands between ``many``."""
 
     parse: Callable[[str], Any]
     default: Any
     many: bool = False
+    between: str = ","
 
 
 def _boolean(text: str) -> bool:
@@ -65,7 +72,9 @@ SETTINGS: dict[str, Setting] = {
     "as": Setting(str, None),
     "into": Setting(str, "."),
     "accept": Setting(_choice("ask", "known", "all"), "ask"),
+    "policy": Setting(str, (), many=True, between=";"),  # in the file a table: see Settings.policy
     "from": Setting(str, (), many=True),
+    "invisible": Setting(_boolean, False),
     "once": Setting(_boolean, False),
     "allow-hidden": Setting(_boolean, False),
     "no-fsync": Setting(_boolean, False),
@@ -76,6 +85,11 @@ SETTINGS: dict[str, Setting] = {
     "exclude": Setting(str, (), many=True),
     "gitignore": Setting(_boolean, False),
     "receipt": Setting(str, None),
+    "wait": Setting(parse_duration, 0.0),
+    "strict": Setting(_boolean, False),
+    "on-offer": Setting(str, None),
+    "on-received": Setting(str, None),
+    "on-failed": Setting(str, None),
     "retry": Setting(parse_duration, 600.0),
     "idle": Setting(parse_duration, 60.0),
     "ask-timeout": Setting(parse_duration, 300.0),
@@ -93,6 +107,14 @@ SETTINGS: dict[str, Setting] = {
     "stall-after": Setting(_some_time, 5.0),
     "keep-partials": Setting(parse_duration, 7 * 86400.0),
 }
+
+# What stands in the file as a table.
+TABLES = ("policy", "groups")
+
+
+def setting(argument: str) -> str:
+    """The setting of a Python argument: underscores for dashes, and one behind a word that Python has (``from_``)."""
+    return argument.rstrip("_").replace("_", "-")
 
 
 def variable(name: str) -> str:
@@ -148,24 +170,34 @@ class Settings:
         self.home = home
         self._flags = flags
         self._environment = environment
-        self._file = _load(home.config_file)
+        found = _load(home.config_file)
+        self._tables = {name: found.pop(name) for name in TABLES if name in found}
+        self._file = found
 
     def __getitem__(self, name: str) -> Any:
         """The value that counts. Raises :class:`UsageError` if it cannot be read, saying where it stands."""
         setting = SETTINGS[name]
-        given = self._flags.get(name)
-        if given is not None and given != []:
-            return self._parse(setting, given, f"--{name}")
-        text = self._environment.get(variable(name))
-        if text is not None:
-            return self._parse(setting, text.split(",") if setting.many else text, variable(name))
-        if name in self._file:
-            return self._parse(setting, self._file[name], f"{name!r} in {self.home.config_file}")
+        for value, where in (self._flag(name), self._variable(name), self._line(name)):
+            if value is not None:
+                return self._parse(setting, value, where)
         return setting.default
+
+    # What each of the three places says, None for nothing, and how that place is called in messages.
+
+    def _flag(self, name: str) -> tuple[Any, str]:
+        given = self._flags.get(name)
+        return None if given == [] else given, f"--{name}"
+
+    def _variable(self, name: str) -> tuple[Any, str]:
+        setting, text = SETTINGS[name], self._environment.get(variable(name))
+        return text.split(setting.between) if setting.many and text is not None else text, variable(name)
+
+    def _line(self, name: str) -> tuple[Any, str]:
+        return self._file.get(name), f"{name!r} in {self.home.config_file}"
 
     @staticmethod
     def _parse(setting: Setting, value: Any, where: str) -> Any:
-        try:
+        with _told(where):
             if isinstance(value, dict) or (isinstance(value, list) and not setting.many):
                 raise ValueError("one plain value is wanted")
             if isinstance(value, bool) and setting.parse is not _boolean:
@@ -173,8 +205,35 @@ class Settings:
             if setting.many:
                 return tuple(setting.parse(str(each)) for each in (value if isinstance(value, list) else [value]))
             return setting.parse(str(value))
-        except (ValueError, UsageError) as error:
-            raise UsageError(f"{where}: {printable(str(error))}") from None
+
+    def policy(self) -> Policy:
+        """Who may send what: the rules of the flags over those of the environment, over those of the file.
+
+        In each place ``accept`` comes first, and what is said more exactly over it. Raises :class:`UsageError`.
+        """
+        from glide.people.policy import Policy
+
+        with _told(f"[policy] in {self.home.config_file}"):
+            policy = Policy.of_tables(self._tables.get("policy", {}))
+        policy = policy.over(self._accepting(self._line))
+        for place in (self._variable, self._flag):
+            policy = self._accepting(place).over(policy)
+            rules, where = place("policy")
+            with _told(where):
+                for text in filter(str.strip, rules or ()):
+                    policy = Policy.parse(text).over(policy)
+        return policy
+
+    def _accepting(self, place: Callable[[str], tuple[Any, str]]) -> Policy:
+        from glide.people.policy import Policy
+
+        word, where = place("accept")
+        return Policy() if word is None else Policy.accepting(self._parse(SETTINGS["accept"], word, where))
+
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Names that stand for several people: each group's members, in order, once. Raises :class:`UsageError`."""
+        with _told(f"[groups] in {self.home.config_file}"):
+            return _groups(self._tables.get("groups", {}))
 
     def save(self, name: str, value: str) -> None:
         """Write one setting into ``config.toml``, leaving all else in it as it is. Raises :class:`FileError`."""
@@ -193,6 +252,36 @@ class Settings:
         self._file[name] = value
 
 
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """What cannot be read in the block is told with the place where it stands."""
+    try:
+        yield
+    except (ValueError, UsageError) as error:
+        raise UsageError(f"{where}: {printable(str(error))}") from None
+
+
+def _groups(table: object) -> dict[str, tuple[str, ...]]:
+    from glide.protocol import names
+
+    if not isinstance(table, dict):
+        raise UsageError('a table is wanted, with lines like team = ["bob", "carol"]')
+    groups: dict[str, tuple[str, ...]] = {}
+    for key, members in table.items():
+        group = names.parse(key)
+        if group in groups:
+            raise ValueError(f"{group!r} is there twice")
+        if not isinstance(members, list) or not all(isinstance(each, str) for each in members):
+            raise ValueError(f"{group!r} is no list of names")
+        if not members:
+            raise ValueError(f"{group!r} has nobody in it")
+        groups[group] = tuple(dict.fromkeys(map(names.parse, members)))
+    for group, people in groups.items():
+        if inner := next((each for each in people if each in groups), ""):
+            raise ValueError(f"{inner!r} in {group!r} is a group, and groups are made of people")
+    return groups
+
+
 def _load(path: Path) -> dict[str, Any]:
     """The settings in ``path``; none if there is no such file."""
     try:
@@ -203,12 +292,13 @@ def _load(path: Path) -> dict[str, Any]:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}.", next="Mend it, or move it away.") from None
+    known = (*SETTINGS, "groups")
     for key in found:
-        if key not in SETTINGS:
+        if key not in known:
             from difflib import get_close_matches
 
-            close = get_close_matches(key, SETTINGS, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"The settings are: {', '.join(SETTINGS)}."
+            close = get_close_matches(key, known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"The settings are: {', '.join(known)}."
             raise UsageError(f"{path} has an unknown setting: {printable(key, 40)!r}.", next=hint)
     return found
 

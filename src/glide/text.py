@@ -19,6 +19,8 @@ _BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f")
 _MOST_MARKS = 4
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?(?:([kmgtpe])(i?b)?|b)?")
+_LARGEST = 2**63 - 1  # as on the wire
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _LONGEST = 366 * 86400.0
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -86,3 +88,22 @@ def parse_duration(text: str) -> float:
     if not text or at != len(text) or total > _LONGEST:
         raise ValueError(f"{text!r} is no duration; write it like 90s, 5m or 2h, up to a year")
     return total
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``1GiB``, ``2.5MB``, ``500k`` or ``100``; less than a byte is dropped. ValueError otherwise.
+
+    KiB, MiB, GiB, TiB, PiB and EiB are powers of 1024, as :func:`size` tells them, and so are the bare letters k, M,
+    G, T, P and E, which other tools take for that. kB, MB, GB, TB, PB and EB are powers of 1000. Upper and lower case
+    mean the same: there are no bits here.
+    """
+    from decimal import Decimal  # few commands read a size, and start-up is short
+
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is not None:
+        number, letter, ending = match.groups()
+        base = 1000 if ending == "b" else 1024
+        count = int(Decimal(number) * base ** ("kmgtpe".index(letter) + 1 if letter else 0))
+        if count <= _LARGEST:
+            return count
+    raise ValueError(f"{text!r} is no size; write it like 500k, 2.5MB or 1GiB, less than 8EiB")

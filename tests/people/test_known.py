@@ -126,6 +126,57 @@ def test_a_meeting_is_noted_and_the_first_one_kept(book: Known, monkeypatch: pyt
     assert (pin.since, pin.met) == (1000, 2000)
 
 
+def test_C1_when_the_keys_were_compared_is_noted(book: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    for now, trust, verified in (
+        (1000, Trust.KNOWN, 0),
+        (2000, Trust.VERIFIED, 2000),
+        (3000, Trust.SEEN, 2000),
+        (4000, Trust.KNOWN, 2000),
+        (5000, Trust.VERIFIED, 5000),
+    ):
+        clock[0] = now
+        book.remember(HERE, "bob", BOB, trust)
+        pin = book.find(HERE, "bob")
+        assert pin is not None
+        assert (pin.verified, pin.since, pin.met) == (verified, 1000, now)
+
+
+def test_C1_to_compare_keys_never_replaces_a_pin(book: Known) -> None:
+    book.remember(HERE, "bob", BOB, Trust.SEEN)
+    with pytest.raises(KeyChanged):
+        book.remember(HERE, "bob", EVE, Trust.VERIFIED)
+    pin = book.find(HERE, "bob")
+    assert pin is not None
+    assert (pin.key, pin.trust, pin.verified) == (BOB, Trust.SEEN, 0)
+
+
+def test_a_transfer_is_noted_with_its_time_and_changes_nothing_else(
+    book: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    for relay, name in ((HERE, "bob"), (THERE, "bob"), (HERE, "eve")):
+        book.remember(relay, name, BOB, Trust.VERIFIED)
+    before = book.people()
+    assert [pin.last for pin in before] == [0, 0, 0]
+    clock[0] = 2000.9
+    book.transferred(HERE, "bob")
+    assert [(pin.relay, pin.name) for pin in book.people() if pin.last] == [(HERE, "bob")]
+    pin = book.find(HERE, "bob")
+    assert pin is not None
+    assert (pin.last, pin.met, pin.since, pin.verified, pin.trust) == (2000, 1000, 1000, 1000, Trust.VERIFIED)
+    book.remember(HERE, "bob", BOB, Trust.SEEN)
+    assert [pin.last for pin in book.people() if (pin.relay, pin.name) == (HERE, "bob")] == [2000]
+
+
+def test_C1_a_transfer_pins_nobody(book: Known, tmp_path: Path) -> None:
+    book.transferred(HERE, "bob")
+    assert book.people() == []
+    assert not (tmp_path / "known.json").exists()
+
+
 # --- relays ----------------------------------------------------------------------------------------------
 
 
@@ -241,6 +292,7 @@ def test_C1_a_damaged_file_is_an_error_and_left_alone(book: Known, tmp_path: Pat
         lambda: book.check(HERE, "bob", BOB),
         lambda: book.remember(HERE, "bob", BOB, Trust.SEEN),
         lambda: book.forget("bob"),
+        lambda: book.transferred(HERE, "bob"),
         lambda: book.check_relay("a:1", HERE),
         lambda: book.remember_relay("a:1", HERE),
         lambda: book.forget_relay("a:1"),
@@ -279,6 +331,20 @@ def test_a_write_that_fails_leaves_the_old_pins(book: Known, tmp_path: Path, mon
         book.remember(HERE, "eve", EVE, Trust.SEEN)
     assert (tmp_path / "known.json").read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["known.json", "known.json.lock"]
+
+
+def test_what_an_older_version_wrote_is_read(book: Known, tmp_path: Path) -> None:
+    book.remember(HERE, "bob", BOB, Trust.VERIFIED)
+    path = tmp_path / "known.json"
+    found = json.loads(path.read_bytes())
+    for field in ("verified", "last"):
+        del found["people"][0][field]
+    path.write_text(json.dumps(found))
+    pin = book.find(HERE, "bob")
+    assert pin is not None
+    assert (pin.trust, pin.verified, pin.last) == (Trust.VERIFIED, 0, 0)
+    book.transferred(HERE, "bob")
+    assert book.check(HERE, "bob", BOB) is Trust.VERIFIED
 
 
 def test_what_a_newer_version_added_to_a_pin_is_read_over(book: Known, tmp_path: Path) -> None:

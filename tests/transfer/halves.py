@@ -35,7 +35,7 @@ from glide.transfer.landing import Conflict
 from glide.transfer.manifest import whole
 from glide.transfer.sources import OpenFile
 from glide.transfer.storage import Arrival
-from glide.transfer.taking import Claim, Decide, Offered, Room
+from glide.transfer.taking import Claim, Offered, Room
 from glide.transfer.terms import Hint, Outcome, Terms
 
 ALICE, BOB = Identity.from_private(b"a" * 32), Identity.from_private(b"b" * 32)
@@ -174,15 +174,21 @@ async def receive(
     place: Place,
     terms: Terms | None = None,
     hint: str = "",
-    decide: Decide | None = None,
+    decide: Callable[[Offered], Awaitable[None]] | None = None,
     claim: Claim | None = None,
 ) -> None:
+    arrival = place.arrival()
+
+    async def where(offered: Offered) -> Arrival:
+        await (decide or place.yes)(offered)
+        return arrival
+
     await side.run(
         lambda: receiving.receive(
             connection,
-            place.arrival(),
+            arrival,
             Room(),
-            decide or place.yes,
+            where,
             claim or (lambda _: nullcontext()),
             lambda: None,
             terms=terms or Terms(),

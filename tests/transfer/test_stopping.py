@@ -12,14 +12,9 @@ import trio
 import trio.testing
 
 from glide import events
-from glide.client.address import Address
-from glide.client.consent import Consent
-from glide.client.link import Me
-from glide.client.receive import Wishes, _Receiver
-from glide.client.receive import _Superseded as Superseded
+from glide.client.claims import Claims, Superseded
 from glide.errors import ConnectionLost, IntegrityError, Stopped
 from glide.net.connection import Connection
-from glide.people.known import Known
 from glide.protocol.endtoend import Item
 from glide.protocol.messages import Keepalive
 from glide.transfer import intake, receiving
@@ -27,13 +22,11 @@ from glide.transfer.feeding import BLOCK
 from glide.transfer.landing import Landed, Landing
 from glide.transfer.manifest import Manifest
 from glide.transfer.taking import Offered
-from glide.transfer.terms import Outcome, Terms
+from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
     ALICE,
-    BOB,
     BRISK,
     CONTENT,
-    PATIENT,
     Place,
     Side,
     Streams,
@@ -183,12 +176,10 @@ async def test_the_same_things_offered_anew_end_the_older_transfer_and_go_on_wit
     """Its sender has lost that connection long before we can know it."""
     monkeypatch.setattr(intake, "BATCH_SECONDS", 0.0)
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)
-    me = Me(BOB, Known(tmp_path / "known"), PATIENT)
-    wishes = Wishes("bob", place.into, place.journals, Consent())
-    receiver = _Receiver(Address("relay", 1), me, wishes, Terms(), lambda _: None, None)
+    claims, superseded = Claims(), trio.Event()
 
     def claim(manifest: Manifest) -> AbstractAsyncContextManager[None]:
-        return receiver._claim(ALICE.public, manifest)
+        return claims.claim(ALICE.public, manifest, superseded.set)
 
     first, second, other, over = Side(), Side(), Side(), trio.Event()
     item = Item("file.bin", size=len(CONTENT))
@@ -216,6 +207,7 @@ async def test_the_same_things_offered_anew_end_the_older_transfer_and_go_on_wit
         nursery.start_soon(lambda: receive(far_too, second, place, claim=claim))
         assert await offered(near_too, item) == [(BLOCK, len(CONTENT) - BLOCK)]
         await over.wait()
+        assert superseded.is_set()
         assert other.error is second.error is None
         nursery.cancel_scope.cancel()
     assert "Its sender has begun anew" in first.failed_with(Superseded)

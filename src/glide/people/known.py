@@ -50,7 +50,10 @@ class Trust(StrEnum):
 
 
 class Pin(msgspec.Struct, frozen=True):
-    """A person. Times are seconds since 1970."""
+    """A person. Times are seconds since 1970; 0 means never, or before this was noted.
+
+    ``verified`` is when the keys were last compared, ``last`` when something was last sent to them or got from them.
+    """
 
     relay: bytes
     name: str
@@ -58,6 +61,8 @@ class Pin(msgspec.Struct, frozen=True):
     trust: Trust
     since: int
     met: int
+    verified: int = 0
+    last: int = 0
 
 
 class RelayPin(msgspec.Struct, frozen=True):
@@ -112,18 +117,31 @@ class Known:
         return tuple(pin.name for pin in self.people() if pin.relay == relay and pin.key == key and pin.name != name)
 
     def remember(self, relay: bytes, name: str, key: bytes, trust: Trust) -> None:
-        """Pin, or raise the trust of a pin; never lower it. Raises :class:`KeyChanged` as :meth:`check`."""
+        """Pin, or raise the trust of a pin; never lower it. Raises :class:`KeyChanged` as :meth:`check`.
+
+        With VERIFIED it is noted that the keys were compared just now.
+        """
         now = int(time.time())
         with self._changing() as book:
             self.check(relay, name, key)
             old = next((pin for pin in book.people if (pin.relay, pin.name) == (relay, name)), None)
-            if old is not None and old.trust.rank > trust.rank:
-                trust = old.trust
-            fresh = Pin(relay, name, key, trust, old.since if old else now, now)
+            before = old or Pin(relay, name, key, trust, now, now)
+            verified = now if trust is Trust.VERIFIED else before.verified
+            trust = max(before.trust, trust, key=lambda each: each.rank)
+            fresh = msgspec.structs.replace(before, trust=trust, met=now, verified=verified)
             others = [pin for pin in book.people if pin is not old]
             seen = sorted((pin for pin in others if pin.trust is Trust.SEEN), key=lambda pin: pin.met)
             dropped = seen[: max(0, len(seen) + (trust is Trust.SEEN) - MOST_SEEN)]
             self._write(msgspec.structs.replace(book, people=(*(p for p in others if p not in dropped), fresh)))
+
+    def transferred(self, relay: bytes, name: str) -> None:
+        """Note that something was sent to them, or got from them, just now; nothing if they are not pinned."""
+        with self._changing() as book:
+            old = next((pin for pin in book.people if (pin.relay, pin.name) == (relay, name)), None)
+            if old is not None:
+                fresh = msgspec.structs.replace(old, last=int(time.time()))
+                people = tuple(fresh if pin is old else pin for pin in book.people)
+                self._write(msgspec.structs.replace(book, people=people))
 
     def forget(self, name: str) -> int:
         """Drop the pins of ``name`` at every relay; how many there were."""

@@ -69,7 +69,7 @@ async def receive(
         with room.place(arrival.key) as place:
             manifest, offer = await taking.take(connection, arrival.sender, place)
             async with claim(manifest):
-                storage = await taking.decided(connection, arrival, manifest, offer, decide)
+                arrival, storage = await taking.decided(connection, arrival, manifest, offer, decide)
                 means = storage.kept
                 try:
                     await connection.send(Accept())
@@ -124,9 +124,7 @@ class _Receiving:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch.run)
                     await self._first_wants()
-                    nursery.start_soon(
-                        take_in, self._connection, self._watch, self._assembly, self._storage.kept, full_in
-                    )
+                    nursery.start_soon(take_in, self._connection, self._watch, self._arrival, self._storage, full_in)
                     nursery.start_soon(self._write, full_out)
                     nursery.start_soon(self._checking.run, self._watch.moved, self._watch.get_on)
                     await self._checking.finished.wait()

@@ -16,6 +16,7 @@ from glide.transfer.journal import Confirmed
 from glide.transfer.landing import Conflict
 from glide.transfer.manifest import Manifest
 from glide.transfer.stock import Stock
+from glide.transfer.throttle import Throttle
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Arrival:
     """Who sends, under which transfer, and where it goes: ``into`` is None for standard output.
 
     ``opened`` is that folder, open since receiving began: what stands at its path by now is not asked. Without it the
-    path is opened.
+    path is opened. ``most`` is how many bytes of it are taken at most, and ``throttle`` how fast; None for no limit.
     """
 
     transfer: bytes
@@ -35,6 +36,8 @@ class Arrival:
     conflict: Conflict = Conflict.RENAME
     sync: bool = True
     opened: Destination | None = None
+    most: int | None = None
+    throttle: Throttle | None = None
 
 
 @dataclass(frozen=True)

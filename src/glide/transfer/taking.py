@@ -40,8 +40,8 @@ class Offered:
     before: bool
 
 
-# Says no by raising; may ask a person.
-Decide = Callable[[Offered], Awaitable[None]]
+# Says where it goes, or no by raising; may ask a person.
+Decide = Callable[[Offered], Awaitable[Arrival]]
 # Entered before an offer is looked at: whatever else is under way of the same things from the same sender is over then.
 Claim = Callable[[Manifest], AbstractAsyncContextManager[None]]
 
@@ -140,10 +140,13 @@ def _refusal(checker: Checker, items: Sequence[Item], sender: str, place: Place)
 
 async def decided(
     connection: Connection, arrival: Arrival, manifest: Manifest, offer: Offer, decide: Decide
-) -> Storage:
-    """Return where it goes, if it is taken; if not, the sender is told."""
+) -> tuple[Arrival, Storage]:
+    """Return where it goes, if it is taken; if not, the sender is told.
 
-    def find() -> tuple[Journal | None, bool]:
+    ``arrival`` is where it goes if ``decide`` chooses nothing else.
+    """
+
+    def find(arrival: Arrival) -> tuple[Journal | None, bool]:
         if arrival.into is None:
             return None, False
         into = arrival.opened.path if arrival.opened is not None else arrival.into.resolve()
@@ -153,23 +156,27 @@ async def decided(
         except GlideError:
             return journal, False  # what is wrong with the destination is told after a yes
 
-    journal, before = await trio.to_thread.run_sync(find)
+    journal, before = await trio.to_thread.run_sync(find, arrival)
     try:
-        await _decided(connection, arrival.sender, decide, Offered(manifest, offer.message, before))
+        chosen = await _decided(connection, arrival.sender, decide, Offered(manifest, offer.message, before))
+        if chosen.into != arrival.into:
+            if journal is not None:
+                journal.close()
+            journal, _ = await trio.to_thread.run_sync(find, chosen)
     except BaseException:
         if journal is not None:
             journal.close()
         raise
     try:
         # Only now: what room and which rights there are is nobody's business before a yes (C9).
-        return await trio.to_thread.run_sync(open_storage, arrival, manifest, journal)
+        return chosen, await trio.to_thread.run_sync(open_storage, chosen, manifest, journal)
     except GlideError as error:
         await _decline(connection, error)
         raise
 
 
-async def _decided(connection: Connection, sender: str, decide: Decide, offered: Offered) -> None:
-    """Return if ``decide`` says yes, unless the sender goes away meanwhile. A no is passed on."""
+async def _decided(connection: Connection, sender: str, decide: Decide, offered: Offered) -> Arrival:
+    """What ``decide`` says, unless the sender goes away meanwhile. A no is passed on."""
     with one_error():
         async with trio.open_nursery() as nursery:
 
@@ -180,11 +187,12 @@ async def _decided(connection: Connection, sender: str, decide: Decide, offered:
 
             nursery.start_soon(watch)
             try:
-                await decide(offered)
+                chosen = await decide(offered)
             except GlideError as error:
                 await _decline(connection, error)
                 raise
             nursery.cancel_scope.cancel()
+    return chosen
 
 
 async def _decline(connection: Connection, error: GlideError) -> None:

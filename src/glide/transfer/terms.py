@@ -98,6 +98,11 @@ class Watch:
     _got_on: float = float("-inf")
     _idle: IdleDeadline | None = None
 
+    @property
+    def _often(self) -> float:
+        """After how many seconds the peer should hear from us, if its patience is like ours."""
+        return min(_GETTING_ON, (self.terms.idle or math.inf) / 4, self.terms.stalled / 2)
+
     def moved(self) -> None:
         """Bytes were taken or given."""
         self._moved = trio.current_time()
@@ -105,11 +110,21 @@ class Watch:
             self._idle.touch()
 
     def get_on(self) -> None:
-        """Tell the peer, who hears nothing else meanwhile, that we get on; once a second at most."""
+        """Tell the peer, who hears nothing else meanwhile, that we get on; once a second at most, by default."""
         now = trio.current_time()
-        if now - self._got_on >= min(_GETTING_ON, (self.terms.idle or math.inf) / 4):
+        if now - self._got_on >= self._often:
             self._got_on = now
             self.connection.mention(Busy(seconds=0))
+
+    async def hold(self, until: float) -> None:
+        """Wait until then (trio's clock) because we want to: no deadline passes meanwhile, here or at the peer.
+
+        Cancelled, it has only waited less.
+        """
+        while (rest := until - trio.current_time()) > 0:
+            self.moved()
+            self.get_on()
+            await trio.sleep(min(rest, self._often / 2))
 
     def disk_is_free(self) -> None:
         """The disk has answered. If a deadline passed while it was at it, that was the disk's doing all the same."""
