@@ -51,6 +51,8 @@ class Connection:
         self.stream = stream
         self.peer = peer
         self.peer_key = secrets.peer
+        # The hash of the handshake: equal at both ends, and nowhere else.
+        self.transcript = secrets.hash
         self.deadlines = deadlines
         self.patience = deadlines.lost
         # The most frames a second that are taken in; further ones wait, and with them, through TCP, the peer.
