@@ -3,7 +3,8 @@
 import gc
 import os
 import sys
-from typing import NoReturn
+
+# Nothing else up here: until `main` runs, Ctrl-C would be answered by a traceback.
 
 
 def main() -> None:
@@ -29,8 +30,11 @@ def main() -> None:
             os._exit(1)
 
 
-def _end(code: int) -> NoReturn:
+def _end(code: int) -> None:
     """End the process at once. What is left to tear down is memory, which takes longer than sending a small file."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

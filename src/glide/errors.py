@@ -84,6 +84,12 @@ class KeyChanged(GlideError):
     code, exit = "key-changed", Exit.KEY
 
 
+class NotVerified(GlideError):
+    """Only verified people were to be sent anything, and this one is not."""
+
+    code, exit = "not-verified", Exit.KEY
+
+
 class Unreachable(GlideError):
     """No connection to the relay could be made."""
 
@@ -123,9 +129,13 @@ class NameUnusable(GlideError):
 
 
 class Partly(GlideError):
-    """Some items are there, some are not."""
+    """Some items are there, some are not. ``receipt`` is what was confirmed of a push, for those that are."""
 
     code, exit = "partly", Exit.PARTLY
+
+    def __init__(self, what: str, means: str = "", next: str = "", *, receipt: object = None) -> None:
+        super().__init__(what, means, next)
+        self.receipt = receipt
 
 
 class ProtocolError(GlideError):

@@ -98,6 +98,15 @@ class Ringing(Event):
 
 
 @dataclass(frozen=True)
+class WaitingFor(Event):
+    """They are not there yet: it rings when they are."""
+
+    event = "waiting"
+    transfer: Raw
+    to: str
+
+
+@dataclass(frozen=True)
 class Accepted(Event):
     event = "accepted"
     transfer: Raw
@@ -212,6 +221,16 @@ class Failed(Event):
     event = "failed"
     transfer: Raw
     sender: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Undelivered(Event):
+    """One of several people did not get all of it: ``status`` is the name of the error."""
+
+    event = "undelivered"
+    to: str
     status: str
     message: str
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,23 +12,32 @@ from typing import Any, TypeVar
 import trio
 
 from glide import events
-from glide.client import endtoend, link
+from glide.client import dialling, endtoend, ringing
 from glide.client.address import Address
-from glide.client.consent import Ask, Consent
-from glide.client.link import Me
+from glide.client.api import Client, connect
+from glide.client.arriving import Wishes
+from glide.client.consent import Answer, Consent
+from glide.client.dialling import Me
 from glide.client.push import Parcel, push
-from glide.client.receive import Wishes, receive
-from glide.crypto.identity import Identity
+from glide.client.receive import receive
+from glide.client.session import Session
+from glide.crypto.identity import Identity, key_text
+from glide.errors import one_error
 from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
 from glide.people.known import Known, Trust
 from glide.people.policy import Policy
-from glide.protocol.messages import Push, Ringing, Role
+from glide.protocol.messages import Push, Role
 from glide.transfer.gathering import gather
 from glide.transfer.terms import Terms
 from tests.processes import is_stage
 
 E = TypeVar("E", bound=events.Event)
+
+# A person who is asked: True for yes.
+Asked = Callable[[events.OfferArrived], Awaitable[bool]]
+
+ALL = Policy.accepting("all")
 
 # Long enough that no deadline passes on a busy machine; keepalives so rare that records can be counted.
 PATIENT = Deadlines(handshake=20.0, keepalive=300.0, lost=50.0, farewell=2.0)
@@ -49,6 +58,7 @@ class Person:
 
     def __init__(self, name: str, home: Path, deadlines: Deadlines = PATIENT, terms: Terms = TERMS) -> None:
         self.name = name
+        self.home = home
         self.identity = Identity.generate()
         self.me = Me(self.identity, Known(home / "known.json"), deadlines)
         self.terms = terms
@@ -117,18 +127,47 @@ class Person:
 
     def parcel(self, to: str, *paths: Path, **more: Any) -> Parcel:
         """What a push of these files and folders is made of."""
-        return Parcel(to, lambda warn: gather(paths, warn=warn), **{"name": self.name, **more})
+        return Parcel(to, lambda warn: gather(paths, warn=warn), **more)
+
+    @asynccontextmanager
+    async def session(self, relay: Address, *, name: str = "", by_default: bool = False) -> AsyncIterator[Session]:
+        """At that relay while the block runs, under their own name if no other is said."""
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                named = name or self.name
+                yield Session(relay, self.me, nursery, name=named, by_default=by_default, report=self.report)
+                nursery.cancel_scope.cancel()
+
+    def client(
+        self, relay: Address, name: str | None = "", *, role: str = "send", **flags: Any
+    ) -> AbstractAsyncContextManager[Client]:
+        """The same person in a program: what ``glide.connect`` gives. What is lost stays lost unless a flag says."""
+        path = self.home / "identity"
+        path.write_text(key_text(self.identity.private) + "\n", encoding="ascii")
+        path.chmod(0o600)
+        given = {"into": str(self.into), "no_fsync": True, "retry": "0s", **flags}
+        named = self.name if name == "" else name
+        return connect(str(relay), named, role=role, home=self.home, report=self.report, **given)
 
     async def push(self, relay: Address, to: str, path: Path, message: str = "") -> None:
-        await push(relay, self.me, self.parcel(to, path, message=message), self.terms, self.report)
+        await self.send(relay, self.parcel(to, path, message=message))
 
-    async def receive(self, relay: Address, policy: Policy = Policy.ALL, ask: Ask | None = None, **more: Any) -> None:
-        consent = Consent(policy, ask=ask, ask_timeout=self.terms.ask_timeout)
-        wishes = Wishes(self.name, self.into, self.into.parent / "partials", consent, sync=False, **more)
-        await receive(relay, self.me, wishes, self.terms, self.report)
+    async def send(self, relay: Address, parcel: Parcel, terms: Terms | None = None) -> None:
+        async with self.session(relay) as session:
+            await push(session, parcel, terms or self.terms, self.report)
+
+    async def receive(self, relay: Address, policy: Policy = ALL, ask: Asked | None = None, **more: Any) -> None:
+        async def answer(offer: events.OfferArrived) -> Answer | None:
+            assert ask is not None, "somebody to ask"
+            return Answer() if await ask(offer) else None
+
+        consent = Consent(policy, ask=answer if ask else None, ask_timeout=self.terms.ask_timeout)
+        wishes = Wishes(self.into, self.into.parent / "partials", consent, sync=False, **more)
+        async with self.session(relay) as session:
+            await receive(session, wishes, self.terms, self.report)
 
     async def waits(
-        self, nursery: trio.Nursery, relay: Address, policy: Policy = Policy.ALL, ask: Ask | None = None, **more: Any
+        self, nursery: trio.Nursery, relay: Address, policy: Policy = ALL, ask: Asked | None = None, **more: Any
     ) -> None:
         """Begin to receive, in the background; returns once registered."""
         before = len(self.told(events.Registered))
@@ -138,11 +177,10 @@ class Person:
     @asynccontextmanager
     async def reaches(self, relay: Address, to: str, transfer: bytes) -> AsyncIterator[Connection]:
         """The end-to-end connection to ``to``, as a push has it before its offer: to say something else there."""
-        async with link.connect(relay, self.me, role=Role.SEND, name=self.name, report=self.report) as control:
-            await control.ask(Push(to=to, transfer=transfer))
-            ringing = await control.answer()
-            assert isinstance(ringing, Ringing), f"{to} is there"
-            terms = endtoend.Binding(transfer, control.relay_key, self.name, self.key, to, ringing.key)
-            stream, already = await link.open_data(relay, control.relay_key, ringing.ticket, self.me)
+        async with dialling.connect(relay, self.me, role=Role.SEND, name=self.name, report=self.report) as control:
+            with control.answers(transfer) as answers:
+                rung = await ringing.ring(control, answers, Push(to=to, transfer=transfer), lambda: None)
+            terms = endtoend.Binding(transfer, control.relay_key, self.name, self.key, to, rung.key)
+            stream, already = await dialling.open_data(relay, control.relay_key, rung.ticket, self.me)
             async with stream:
                 yield await endtoend.as_sender(stream, already, terms, self.me)

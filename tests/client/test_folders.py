@@ -11,7 +11,6 @@ import pytest
 import trio
 
 from glide import events
-from glide.client.push import push
 from glide.crypto.identity import Identity
 from glide.errors import ConnectionLost, Declined, Exit, GlideError
 from glide.people.policy import Policy
@@ -177,7 +176,7 @@ async def test_C9_up_to_the_answer_a_receiver_says_the_same_whatever_folder_it_h
         for name, data in files.items():
             (bob.into / "d" / name).parent.mkdir(parents=True, exist_ok=True)
             (bob.into / "d" / name).write_bytes(data)
-        await bob.waits(nursery, evil.address, Policy.ASK, decide, conflict=conflict)
+        await bob.waits(nursery, evil.address, Policy.accepting("ask"), decide, conflict=conflict)
         try:
             await alice.push(evil.address, bob.name, path)
         except Declined as error:
@@ -203,7 +202,7 @@ async def test_C9_what_is_kept_of_one_sender_is_not_told_to_another_before_a_yes
 
     carol = Person("carol", tmp_path / "carol")
     files = {"a": content(12 * MIB), "b": content(1000)}
-    await bob.waits(nursery, evil.address, Policy.ASK, decide)
+    await bob.waits(nursery, evil.address, Policy.accepting("ask"), decide)
     await interrupt(alice, evil, "bob", tree(alice, "d", files))
     await bob.hears(events.Failed)
     assert len(bob.stages) == 1
@@ -319,7 +318,7 @@ async def test_C2_by_itself_a_push_comes_back_through_a_relay_that_hung_up_and_s
     await bob.waits(nursery, evil.address)
     evil.behaviour = Once(Place.record(Part.SENDER, 100))
     patient = replace(alice.terms, retry=30.0)
-    await push(evil.address, alice.me, alice.parcel("bob", path), patient, alice.report)
+    await alice.send(evil.address, alice.parcel("bob", path), patient)
     assert bob.inbox == {"film": FILM}
     [resumed] = alice.told(events.Resumed)
     assert resumed.bytes > MIB

@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from glide import events
-from glide.client import link
+from glide.client import dialling
 from glide.client.address import Address
 from glide.client.who import who
 from glide.crypto.handshake import Handshake
@@ -104,7 +104,7 @@ async def test_C3_no_canary_is_said_to_a_relay_when_an_offer_comes_to_nothing(
     async def no(offer: events.OfferArrived) -> bool:
         return False
 
-    await bob.waits(nursery, evil.address, Policy.ASK, no)
+    await bob.waits(nursery, evil.address, Policy.accepting("ask"), no)
     with pytest.raises(Declined):
         await alice.push(evil.address, "bob", alice.file(CONTENT, FILENAME), MESSAGE)
     with pytest.raises(NobodyThere):
@@ -231,7 +231,7 @@ def shown(secrets: Iterable[bytes], *texts: str) -> list[str]:
 
 
 async def test_C5_no_repr_of_what_holds_a_secret_shows_it(evil: MaliciousRelay, alice: Person) -> None:
-    async with link.connect(evil.address, alice.me, role=Role.SEND, name="alice", report=alice.report) as control:
+    async with dialling.connect(evil.address, alice.me, role=Role.SEND, name="alice", report=alice.report) as control:
         one, other = Handshake(alice.identity, b"", initiator=True), Handshake(evil.identity, b"", initiator=False)
         other.read(one.write())
         one.read(other.write())
@@ -317,7 +317,8 @@ async def receives(person: Person, relay: Address) -> None:
 
 
 async def asks(person: Person, relay: Address) -> None:
-    await who(relay, person.me, person.report)
+    async with person.session(relay) as session:
+        await who(await session.link(Role.ASK), person.known)
 
 
 @pytest.mark.parametrize("verb", [pushes, receives, asks])
@@ -416,7 +417,7 @@ async def test_C9_up_to_the_answer_a_receiver_says_the_same_whatever_it_has(
         bob = Person(f"bob{transfer}", tmp_path / case)
         for name, data in files.items():
             (bob.into / name).write_bytes(data)
-        await bob.waits(nursery, evil.address, Policy.ASK, decide)
+        await bob.waits(nursery, evil.address, Policy.accepting("ask"), decide)
         try:
             await alice.push(evil.address, bob.name, alice.file(SAME))
         except Declined as error:
@@ -441,13 +442,13 @@ async def test_C9_while_a_person_thinks_nothing_crosses_the_pipe(
         return True
 
     (bob.into / "holiday.jpg").write_bytes(SAME)
-    await bob.waits(nursery, evil.address, Policy.ASK, think)
+    await bob.waits(nursery, evil.address, Policy.accepting("ask"), think)
     await alice.push(evil.address, "bob", alice.file(SAME))
     assert len(before) == 2  # line and handshake message
 
 
 # With `--accept known` a stranger does not get as far as making an offer.
-@pytest.mark.parametrize("policy", [Policy.ASK])
+@pytest.mark.parametrize("policy", [Policy.accepting("ask")])
 async def test_C9_a_stranger_is_not_told_how_much_room_a_receiver_has(
     policy: Policy, honest: Address, alice: Person, bob: Person, nursery: trio.Nursery
 ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import trio
 
-from glide.client.link import Me
+from glide.client.dialling import Me
 from glide.crypto.identity import fingerprint
 from glide.errors import KeyChanged
 from glide.net.connection import Connection
@@ -20,7 +20,7 @@ FEATURES = Capabilities()
 
 @dataclass(frozen=True)
 class Binding:
-    """What a transfer is bound to (C2): two clients that do not mean exactly this cannot shake hands."""
+    """What a transfer, or a pairing, is bound to (C2): two clients that do not mean exactly this cannot shake hands."""
 
     transfer: bytes
     relay_key: bytes
@@ -28,11 +28,12 @@ class Binding:
     sender_key: bytes
     receiver: str
     receiver_key: bytes
+    purpose: Purpose = Purpose.END_TO_END
 
     @property
     def prologue(self) -> tuple[bytes, ...]:
         return (
-            b"glide e2e",
+            b"glide " + self.purpose.encode(),
             self.transfer,
             self.relay_key,
             self.sender.encode(),
@@ -46,7 +47,7 @@ async def as_sender(stream: trio.abc.HalfCloseableStream, already: bytes, bindin
     """The connection to the receiver. Raises :class:`KeyChanged` if somebody else answers, before saying who I am."""
     connection, _ = await initiate(
         stream,
-        Purpose.END_TO_END,
+        binding.purpose,
         me.identity,
         peer=binding.receiver,
         deadlines=me.deadlines,
@@ -62,7 +63,7 @@ async def as_receiver(stream: trio.abc.HalfCloseableStream, already: bytes, bind
     """The connection to the sender. Raises :class:`KeyChanged` if it is somebody else."""
     connection, _, _ = await respond(
         stream,
-        frozenset({Purpose.END_TO_END}),
+        frozenset({binding.purpose}),
         me.identity,
         peer=binding.sender,
         deadlines=me.deadlines,

@@ -1,129 +1,48 @@
-"""The connections of a client to its relay: one for control, one for each transfer."""
+"""A registered control connection, shared by all that its client does at once."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 import trio
 
-from glide import events
 from glide.client.address import Address
-from glide.crypto.identity import Identity, fingerprint
-from glide.errors import (
-    ConnectionLost,
-    GlideError,
-    KeyChanged,
-    NameTaken,
-    RelayRefused,
-    Replaced,
-    Stalled,
-    Unreachable,
-    from_code,
-    leaves,
-    one_error,
-)
+from glide.errors import ConnectionLost, GlideError, RelayRefused, Replaced, Unreachable, from_code
 from glide.net.connection import Connection
-from glide.net.deadlines import Deadlines
-from glide.net.opening import initiate
-from glide.people.known import Known, Trust
 from glide.protocol.fields import Message
-from glide.protocol.messages import (
-    Goodbye,
-    Hello,
-    Joined,
-    Refused,
-    Role,
-    Ticket,
-    Waiting,
-    Welcome,
-)
-from glide.protocol.preface import Purpose
+from glide.protocol.messages import Failed, Goodbye, Incoming, Queued, Ringing, Waiting
 from glide.text import printable
 from glide.transfer.terms import Hint
 
-
-@dataclass(frozen=True)
-class Me:
-    """Who I am, whom I know, and how patient I am."""
-
-    identity: Identity
-    known: Known
-    deadlines: Deadlines
-
-
-async def _dial(address: Address, purpose: Purpose, me: Me) -> tuple[Connection, Trust]:
-    """A connection to the relay, its key checked against what was said and what is pinned."""
-    try:
-        with trio.fail_after(me.deadlines.handshake):
-            stream = await trio.open_tcp_stream(address.host, address.port)
-    except trio.TooSlowError:
-        raise _unreachable(address, f"no answer within {me.deadlines.handshake:.0f} s") from None
-    except OSError as error:
-        raise _unreachable(address, _reason(error)) from None
-    trust = Trust.NEW
-
-    def check(key: bytes) -> None:
-        nonlocal trust
-        if address.key is not None and key != address.key:
-            raise KeyChanged(
-                f"The relay {address} has another key than the one given: {fingerprint(key)}, not "
-                f"{fingerprint(address.key)}.",
-                "Nothing was transferred. Another machine may be answering in its place.",
-                "Ask whoever runs it for the line that `glide serve` prints.",
-            )
-        trust = me.known.check_relay(str(address), key)
-
-    try:
-        connection, _ = await initiate(
-            stream, purpose, me.identity, peer=f"the relay {address}", deadlines=me.deadlines, check=check
-        )
-    except (ConnectionLost, Stalled) as error:
-        await trio.aclose_forcefully(stream)
-        raise _unreachable(address, error.what) from None
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    return connection, trust
-
-
-def _unreachable(address: Address, reason: str) -> Unreachable:
-    return Unreachable(
-        f"The relay {address} cannot be reached: {reason.rstrip('.')}.",
-        "Nothing was transferred.",
-        "Is `glide serve` running there, and are host and port right (--relay, or `glide use`)?",
-    )
-
-
-def _reason(error: OSError) -> str:
-    """Trio wraps the errors of all addresses it tried; the first is what a person understands."""
-    if isinstance(error.__cause__, BaseExceptionGroup):
-        error = next((each for each in leaves(error.__cause__) if isinstance(each, OSError)), error)
-    elif isinstance(error.__cause__, OSError):
-        error = error.__cause__
-    # Of a name that does not resolve the number is another kind of number.
-    known = error.errno is not None and error.errno > 0
-    return os.strerror(error.errno) if known and error.errno else error.strerror or str(error)
+# What the relay's answers are about: a transfer, somebody's name (who asks to pair), or who is here.
+Subject: TypeAlias = bytes | str
+EVERYBODY: Final = ""
 
 
 @dataclass
 class Link:
-    """A registered control connection.
+    """A registered control connection, for all that its client does at once.
 
-    ``inbox`` yields what the relay says, and ends when the connection does; ``why`` then says how. Losing it never
-    ends a transfer: those have connections of their own.
+    ``inbox`` yields the offers of others, and ends when the connection does; ``why`` then says how, and ``over`` is
+    set. Losing it never ends a transfer: those have connections of their own. ``clock`` is the relay's when this
+    began, in seconds since 1970; 0 if it did not tell.
     """
 
     address: Address
     relay_key: bytes
     name: str | None
     greeting: str
+    clock: int
     connection: Connection
-    inbox: trio.MemoryReceiveChannel[Message]
+    inbox: trio.MemoryReceiveChannel[Incoming]
     why: GlideError | None = None
+    over: trio.Event = field(default_factory=trio.Event)
     hints: dict[bytes, Hint] = field(default_factory=dict)
+    listing: trio.Lock = field(default_factory=trio.Lock)  # held by whoever asks for everybody, page by page
+    _expected: dict[Subject, trio.MemorySendChannel[Message]] = field(default_factory=dict)
 
     @contextmanager
     def hint(self, transfer: bytes) -> Iterator[Hint]:
@@ -135,36 +54,60 @@ class Link:
             del self.hints[transfer]
 
     async def ask(self, message: Message) -> None:
-        """Say something to the relay. Raises why the connection ended, if it has."""
+        """Say something to the relay. Raises why the connection ended, if it has.
+
+        Not to be cut by a cancellation, which would cost all who share this connection; takes ten seconds at most.
+        """
         if self.why is not None:
             raise self.why
-        await self.connection.send(message)
+        seconds = self.connection.deadlines.handshake
+        with trio.move_on_after(seconds, shield=True):
+            await self.connection.send(message)
+            return
+        raise ConnectionLost(f"The relay {self.address} took nothing for {seconds:.0f} s.", "Nothing was sent.")
 
-    async def answer(self) -> Message:
-        """What the relay says next. Raises why the connection ended, if it does."""
+    @contextmanager
+    def answers(self, *subjects: Subject) -> Iterator[trio.MemoryReceiveChannel[Message]]:
+        """What the relay says of these subjects while the block runs; see :meth:`answer`."""
+        # Of what is asked once there are a few answers at most; what a relay says beyond that is dropped.
+        channel_in, channel = trio.open_memory_channel[Message](8)
+        if self.why is not None:
+            channel_in.close()
+        with channel_in, channel:
+            self._expected.update(dict.fromkeys(subjects, channel_in))
+            try:
+                yield channel
+            finally:
+                for subject in subjects:
+                    self._expected.pop(subject, None)
+
+    async def answer(self, answers: trio.MemoryReceiveChannel[Message]) -> Message:
+        """The next of :meth:`answers`. Raises why the connection ended, if it does."""
         try:
-            return await self.inbox.receive()
+            return await answers.receive()
         except trio.EndOfChannel:
-            assert self.why is not None, "the inbox ends with the connection"
+            assert self.why is not None, "answers end with the connection"
             raise self.why from None
 
-    async def _listen(self, inbox: trio.MemorySendChannel[Message]) -> None:
-        async with inbox:
-            try:
-                await self._take_in(inbox)
-            # The reason is there before the inbox closes and wakes whoever waits for it.
-            except ConnectionLost as error:
-                self.why = ConnectionLost(
-                    error.what,
-                    "A transfer that was under way has a connection of its own, and its outcome is told by itself.",
-                    "Start again once the relay can be reached: it goes on where it was.",
-                )
-            except GlideError as error:
-                self.why = error
-            except trio.BrokenResourceError:
-                pass  # nobody asks any more
+    async def listen(self, inbox: trio.MemorySendChannel[Incoming]) -> None:
+        """Take in what the relay says, for whoever waits for it, until the connection ends; ``why`` says how."""
+        try:
+            await self._take_in(inbox)
+        # The reason is there before anything closes that wakes whoever waits for it.
+        except ConnectionLost as error:
+            self.why = ConnectionLost(
+                error.what,
+                "A transfer that was under way has a connection of its own, and its outcome is told by itself.",
+                "Start again once the relay can be reached: it goes on where it was.",
+            )
+        except GlideError as error:
+            self.why = error
+        inbox.close()
+        for channel in self._expected.values():
+            channel.close()
+        self.over.set()
 
-    async def _take_in(self, inbox: trio.MemorySendChannel[Message]) -> None:
+    async def _take_in(self, inbox: trio.MemorySendChannel[Incoming]) -> None:
         while True:
             match await self.connection.receive():
                 case Waiting(transfer=transfer, side=side):
@@ -172,8 +115,27 @@ class Link:
                         hint.side = "" if side == "nobody" else side
                 case Goodbye(code=code, message=said):
                     raise self._goodbye(code, printable(said, 400))
+                case Incoming(pair=False) as incoming:
+                    try:
+                        inbox.send_nowait(incoming)
+                    except (trio.WouldBlock, trio.BrokenResourceError):
+                        pass  # nobody looks at offers: its sender is told that nobody came
                 case Message() as message:
-                    await inbox.send(message)
+                    self._answered(message)
+
+    def _answered(self, message: Message) -> None:
+        match message:
+            case Ringing(transfer=subject) | Failed(transfer=subject) | Queued(transfer=subject):
+                channel = self._expected.get(subject)
+            case Incoming(sender=sender):
+                channel = self._expected.get(sender)
+            case _:
+                channel = self._expected.get(EVERYBODY)
+        if channel is not None:
+            try:
+                channel.send_nowait(message)
+            except trio.WouldBlock:
+                pass  # more than was asked for
 
     def _goodbye(self, code: str, said: str) -> GlideError:
         if code == Replaced.code:
@@ -185,89 +147,3 @@ class Link:
         return from_code(code, ConnectionLost, Unreachable, RelayRefused)(
             f"The relay {self.address} said goodbye: {said}", "Transfers that were under way have been finished."
         )
-
-
-@asynccontextmanager
-async def connect(
-    address: Address, me: Me, *, role: Role, name: str | None, report: events.Report
-) -> AsyncIterator[Link]:
-    """A control connection that is registered as ``name`` while the block runs.
-
-    Raises :class:`Unreachable`, :class:`KeyChanged`, :class:`NameTaken`, :class:`RelayRefused` and what else a
-    connection may raise. A relay that was never met before is pinned, with a notice.
-    """
-    connection, trust = await _dial(address, Purpose.CONTROL, me)
-    async with connection:
-        if trust is Trust.NEW:
-            me.known.remember_relay(str(address), connection.peer_key)
-            report(
-                events.Notice(
-                    f"First meeting with the relay {address}: its key is {fingerprint(connection.peer_key)}, "
-                    "remembered from now on."
-                )
-            )
-        report(events.Detail(f"The relay {address} has proved its key {fingerprint(connection.peer_key)}."))
-        greeting = await _register(connection, Hello(role=role, name=name), address)
-        channel_in, channel = trio.open_memory_channel[Message](16)
-        link = Link(address, connection.peer_key, name, greeting, connection, channel)
-        with channel, one_error():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_keep_alive, connection)
-                nursery.start_soon(link._listen, channel_in)
-                yield link
-                nursery.cancel_scope.cancel()
-
-
-async def _keep_alive(connection: Connection) -> None:
-    try:
-        await connection.keep_alive()
-    except ConnectionLost:
-        pass  # the listening task says so
-
-
-async def _register(connection: Connection, hello: Hello, address: Address) -> str:
-    with trio.move_on_after(connection.deadlines.handshake):
-        await connection.send(hello)
-        match await connection.receive():
-            case Welcome(greeting=greeting):
-                return greeting
-            case Refused(code=code, message=said):
-                raise from_code(code, RelayRefused, NameTaken)(printable(said, 400))
-    raise _unreachable(address, f"no answer within {connection.deadlines.handshake:.0f} s")
-
-
-def name_taken(error: NameTaken, name: str, means: str) -> NameTaken:
-    """What to do about a name that somebody else holds."""
-    return NameTaken(
-        f"{error.what}: somebody else is {name} at this relay.",
-        means,
-        f"Choose another name with --as, {name[:25]}-laptop for instance: each machine has its own key.",
-    )
-
-
-async def open_data(address: Address, relay_key: bytes, ticket: bytes, me: Me) -> tuple[trio.SocketStream, bytes]:
-    """A data connection that has been joined to its partner: the stream, and the partner's first bytes if any.
-
-    Raises :class:`RelayRefused` if the partner did not come, and what else a connection may raise.
-    """
-    connection, _ = await _dial(Address(address.host, address.port, relay_key), Purpose.DATA, me)
-    try:
-        await connection.send(Ticket(ticket=ticket))
-        with trio.fail_after(me.deadlines.join):
-            match await connection.receive():
-                case Refused(message=said):
-                    raise RelayRefused(printable(said, 400), "Nothing was transferred.")
-                case Joined():
-                    pass
-    except trio.TooSlowError:
-        await connection.aclose()
-        raise Stalled(
-            f"The relay {address} did not join the transfer within {me.deadlines.join:.0f} s.",
-            "Nothing was transferred.",
-        ) from None
-    except BaseException:
-        await connection.aclose()
-        raise
-    stream, rest = connection.detach()
-    assert isinstance(stream, trio.SocketStream)
-    return stream, rest

@@ -28,6 +28,10 @@ class Backoff:
         self._wait = _FIRST
         self._since = trio.current_time()
 
+    def more_time(self) -> None:
+        """Go on as long again, but no more often."""
+        self._since = trio.current_time()
+
     def next(self, error: GlideError) -> float:
         """How long to wait before the next attempt. Raises ``error``, saying how long was tried, if it is over."""
         left = self._since + self._limit - trio.current_time()

@@ -1,43 +1,67 @@
-"""who: everybody at the relay, without registering a name."""
+"""who: everybody at the relay who wants to be seen."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import trio
 
-from glide import events
-from glide.client import link
-from glide.client.address import Address
-from glide.client.link import Link, Me
+from glide.client.link import EVERYBODY, Link
 from glide.errors import ProtocolError, Stalled
-from glide.protocol.messages import People, Person, Role, Who
+from glide.people.known import Known
+from glide.protocol.fields import Message
+from glide.protocol.messages import People, Person, Who
 
 # More people than any relay holds: a list without end would fill the memory.
 MOST = 200_000
 
 
-async def who(address: Address, me: Me, report: events.Report) -> tuple[bytes, list[Person]]:
-    """The relay's key, and the people there in order of names. Raises a :class:`GlideError`."""
+@dataclass(frozen=True)
+class Somebody:
+    """Who is connected. ``since`` in seconds since 1970; ``trust`` is the pin's state, or ``changed``."""
+
+    name: str
+    key: bytes
+    receiving: bool
+    since: int
+    trust: str
+
+
+async def who(control: Link, known: Known) -> list[Somebody]:
+    """The people there in order of names. Raises a :class:`GlideError`."""
+    people = await everybody(control)
+    pins = await trio.to_thread.run_sync(known.trusts, control.relay_key)
+
+    def trust(person: Person) -> str:
+        pin = pins.get(person.name)
+        return "new" if pin is None else str(pin.trust) if pin.key == person.key else "changed"
+
+    return [Somebody(each.name, each.key, each.receiving, each.since, trust(each)) for each in people]
+
+
+async def everybody(control: Link) -> list[Person]:
+    """As the relay tells it. Raises a :class:`GlideError`."""
     found: list[Person] = []
-    async with link.connect(address, me, role=Role.ASK, name=None, report=report) as control:
-        more = True
-        while more:
-            page = await _page(control, found[-1].name if found else None)
-            names = [person.name for person in (*found[-1:], *page.people)]
-            if any(later <= earlier for earlier, later in pairwise(names)) or len(found) > MOST:
-                raise ProtocolError("The relay's list of people never ends.", next="Do not trust this relay.")
-            found += page.people
-            more = page.more and bool(page.people)
-    return control.relay_key, found
+    async with control.listing:
+        with control.answers(EVERYBODY) as answers:
+            more = True
+            while more:
+                page = await _page(control, answers, found[-1].name if found else None)
+                names = [person.name for person in (*found[-1:], *page.people)]
+                if any(later <= earlier for earlier, later in pairwise(names)) or len(found) > MOST:
+                    raise ProtocolError("The relay's list of people never ends.", next="Do not trust this relay.")
+                found += page.people
+                more = page.more and bool(page.people)
+    return found
 
 
-async def _page(control: Link, after: str | None) -> People:
+async def _page(control: Link, answers: trio.MemoryReceiveChannel[Message], after: str | None) -> People:
     seconds = control.connection.deadlines.handshake
     await control.ask(Who(after=after))
     with trio.move_on_after(seconds):
         while True:
-            page = await control.answer()
+            page = await control.answer(answers)
             if isinstance(page, People):
                 return page
     raise Stalled(f"The relay {control.address} did not answer within {seconds:.0f} s.")

@@ -1,0 +1,249 @@
+"""The Python API: ``glide.connect``. The command line uses nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from glide import events
+from glide.client import meeting, profile, receive
+from glide.client import push as pushing
+from glide.client import who as asking
+from glide.client.arriving import Wishes
+from glide.client.consent import Answer, Ask, Consent
+from glide.client.offers import Offer
+from glide.client.pairing import Paired
+from glide.client.push import Parcel, Receipt
+from glide.client.session import Session
+from glide.client.who import Somebody
+from glide.errors import GlideError, UsageError, one_error
+from glide.protocol.messages import Role
+from glide.protocol.names import parse
+from glide.settings import SETTINGS, Home, Settings, setting
+from glide.transfer.gathering import gather, gather_pipe
+from glide.transfer.landing import Conflict
+
+# Standard input, in place of a path.
+PIPE = "-"
+# Of a message that goes with files, in characters; the frame would hold a little more.
+LONGEST_MESSAGE = 400
+# Offers that wait to be looked at by the program.
+_MOST_WAITING = receive.MOST_AT_ONCE
+
+
+def _ignore(event: events.Event) -> None:
+    pass
+
+
+@asynccontextmanager
+async def connect(
+    relay: str | None = None,
+    name: str | None = None,
+    *,
+    role: str = Role.SEND,
+    home: Path | None = None,
+    report: events.Report = _ignore,
+    settings: Settings | None = None,
+    **flags: Any,
+) -> AsyncIterator[Client]:
+    """Be at a relay under a name while the block runs.
+
+    ``relay`` is ``HOST[:PORT][#KEY]``. What is not said comes from the environment and ``config.toml``, as for the
+    command line; ``flags`` are its flags, with underscores (``idle="5m"``, ``accept="known"``, ``invisible=True``).
+    ``home`` is the folder of another person's keys and settings. ``role`` is ``send``; ``receive``, to take files from
+    the beginning (otherwise from the first use of :meth:`Client.offers`); or ``ask``, under no name.
+    ``report`` is called with what happens (:mod:`glide.events`), in the task of whatever it happens to.
+
+    Raises a :class:`GlideError`: the relay cannot be reached, has another key than it had, or the name is taken. A
+    connection that is lost later is made anew when it is needed. When the block ends, transfers that are under way are
+    stopped as by cancellation.
+    """
+    if settings is None:
+        given = {"relay": relay, "as": name, **{setting(flag): value for flag, value in flags.items()}}
+        if unknown := given.keys() - SETTINGS.keys():
+            raise UsageError(f"There is no setting {', '.join(sorted(unknown))}.")
+        settings = await trio.to_thread.run_sync(Settings, given, Home(home, home) if home else Home.find())
+    me = await trio.to_thread.run_sync(profile.me, settings)
+    mine = profile.name(settings, me.identity.public)
+    with one_error():
+        async with trio.open_nursery() as nursery:
+            session = Session(
+                profile.address(settings),
+                me,
+                nursery,
+                name=mine.text,
+                by_default=mine.by_default,
+                invisible=settings["invisible"],
+                report=report,
+            )
+            client = Client(session, settings, nursery, report)
+            if role == Role.RECEIVE:
+                client.wishes(None)  # what is wrong with the settings is told before anybody is rung
+            await session.link(Role(role))
+            yield client
+            nursery.cancel_scope.cancel()
+
+
+class Client:
+    """One person at a relay; made by :func:`connect`. All of it may be used side by side."""
+
+    def __init__(self, session: Session, chosen: Settings, nursery: trio.Nursery, report: events.Report) -> None:
+        self._session = session
+        self._chosen = chosen
+        self._nursery = nursery
+        self._report = report
+        self._terms = profile.terms(chosen)
+        self.key = session.me.identity.public
+        self.known = session.me.known
+        self._offers: _Offers | None = None
+
+    def __repr__(self) -> str:
+        return f"<Client: {self._session!r}>"
+
+    @property
+    def name(self) -> str:
+        """Mine at the relay: the one that was chosen, or one like it where a default was taken."""
+        assert self._session.name is not None, "everybody has a name, though not everybody registers it"
+        return self._session.name
+
+    async def push(
+        self,
+        to: str,
+        paths: Sequence[str | Path],
+        *,
+        message: str | None = None,
+        filename: str | None = None,
+        exclude: Sequence[str] | None = None,
+        gitignore: bool | None = None,
+        wait: float | None = None,
+        strict: bool | None = None,
+    ) -> Receipt:
+        """Send files and folders to a person; returns when they have confirmed all of it.
+
+        ``paths`` may be just ``-``, for standard input. ``filename`` is another name for a single file, ``exclude`` has
+        patterns as in ``.gitignore``, ``gitignore`` says to follow the folders' own. ``wait`` is how many seconds they
+        may take to appear; ``strict`` sends to nobody whose key is not verified. What is None is as the settings say.
+
+        Raises :class:`NobodyThere`, :class:`Declined`, :class:`KeyChanged`, :class:`FileError` and others of
+        :mod:`glide.errors`; :class:`Partly` has the receipt for what was confirmed. Cancelled, they are told, and keep
+        what has arrived; the same push goes on there.
+        """
+        chosen = self._chosen
+        person, names = parse(to), [str(path) for path in paths]
+        message = chosen["message"] if message is None else message
+        filename = chosen["filename"] if filename is None else filename
+        exclude = chosen["exclude"] if exclude is None else exclude
+        gitignore = chosen["gitignore"] if gitignore is None else gitignore
+        wait = chosen["wait"] if wait is None else wait
+        strict = chosen["strict"] if strict is None else strict
+        if len(message) > LONGEST_MESSAGE or any("\ud800" <= c <= "\udfff" for c in message):
+            raise UsageError(f"A message has {LONGEST_MESSAGE} characters of UTF-8 at most.", "Nobody was disturbed.")
+        if not names or "" in names:
+            raise UsageError("A PATH is empty.", "Nobody was disturbed.", "A dot (.) is the folder that you are in.")
+        if PIPE in names and len(names) > 1:
+            raise UsageError("- is standard input, which is sent alone.", next="To send a file of that name: ./-")
+        find = (
+            partial(gather_pipe, filename)
+            if names == [PIPE]
+            else lambda warn: gather(
+                [Path(path) for path in names], filename=filename, exclude=exclude, gitignore=gitignore, warn=warn
+            )
+        )
+        return await pushing.push(self._session, Parcel(person, find, message, wait, strict), self._terms, self._report)
+
+    def offers(self) -> AsyncIterator[Offer]:
+        """What others offer, while this is iterated and afterwards, until the connection ends for good.
+
+        Only what the policy in the settings says to ask about; other offers are taken or refused by themselves. An
+        offer that nobody answers is refused in time. Raises why there can be no more. Whoever calls this again goes on
+        where the last one stopped.
+        """
+        if self._offers is None or self._offers.error is not None:
+            self._offers = _Offers(self)
+        return self._offers
+
+    async def receive(self, ask: Ask | None = None) -> None:
+        """Take what the settings say to take, asking ``ask`` where they say so, until cancelled.
+
+        With ``once`` set, until the first transfer that was accepted has ended. Raises why it ended otherwise.
+        """
+        await receive.receive(self._session, self.wishes(ask), self._terms, self._report)
+
+    def wishes(self, ask: Ask | None) -> Wishes:
+        """What the settings say of how to receive. Raises :class:`UsageError`."""
+        chosen = self._chosen
+        consent = Consent(
+            chosen.policy(),
+            frozenset(parse(name) for name in chosen["from"]),
+            chosen["allow-hidden"],
+            ask,
+            self._terms.ask_timeout,
+        )
+        return Wishes(
+            into=None if chosen["stdout"] else Path(chosen["into"]).expanduser(),
+            journals=chosen.home.partials,
+            consent=consent,
+            conflict=Conflict(chosen["conflict"]),
+            once=chosen["once"] or chosen["stdout"],
+            sync=not chosen["no-fsync"],
+            keep=chosen["keep-partials"],
+        )
+
+    async def who(self) -> list[Somebody]:
+        """Who is connected, in order of names, but for those who do not want to be listed."""
+        return await asking.who(await self._session.link(Role.ASK), self.known)
+
+    async def pair(self, name: str, *, show: meeting.Show, ask: meeting.Ask) -> Paired:
+        """Pin each other's keys as verified with a short code, while the other person does the same.
+
+        ``show(code)`` is called if we are first: the code is to be told to them, not through the relay. Otherwise
+        ``await ask()`` gives the code that they see. Raises :class:`IntegrityError` for a wrong one, which is used up
+        by that, :class:`KeyChanged` if another key is pinned, and others. Cancelled, nothing is pinned.
+        """
+        return await meeting.pair(self._session, parse(name), show, ask, self._terms.ask_timeout)
+
+
+class _Offers:
+    """The iterator: receiving begins with the first step, and goes on in the client's nursery."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._channel_in, self._channel = trio.open_memory_channel[Offer](_MOST_WAITING)
+        self._begun = False
+        self.error: GlideError | None = None
+
+    def __aiter__(self) -> _Offers:
+        return self
+
+    async def __anext__(self) -> Offer:
+        if not self._begun:
+            self._begun = True
+            self._client._nursery.start_soon(self._run)
+        while True:
+            try:
+                offer = await self._channel.receive()
+            except trio.EndOfChannel:
+                raise self.error or StopAsyncIteration from None
+            if offer.open:
+                return offer
+
+    async def _run(self) -> None:
+        async with self._channel_in:
+            try:
+                await self._client.receive(self._ask)
+            except GlideError as error:
+                self.error = error
+
+    async def _ask(self, arrived: events.OfferArrived) -> Answer | None:
+        offer = Offer(arrived)
+        try:
+            await self._channel_in.send(offer)
+        except BaseException:
+            offer.decline()
+            raise
+        return await offer.answer()

@@ -1,0 +1,243 @@
+"""One offer at a receiver, from being rung to the end of what was accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import trio
+
+from glide import events
+from glide.client import dialling, endtoend, partials
+from glide.client.claims import Claims
+from glide.client.consent import Answer, Consent
+from glide.client.link import Link
+from glide.client.once import Once
+from glide.client.session import Session
+from glide.errors import Declined, GlideError, KeyChanged, NobodyThere, Partly, Stopped
+from glide.events import Raw
+from glide.net.connection import Connection
+from glide.people.policy import Judgement
+from glide.protocol.messages import Incoming, Reject
+from glide.text import printable
+from glide.transfer import receiving
+from glide.transfer.destination import Destination
+from glide.transfer.landing import Conflict
+from glide.transfer.storage import Arrival
+from glide.transfer.taking import Offered, Room
+from glide.transfer.terms import Outcome, Terms
+from glide.transfer.throttle import Throttle
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How to receive. ``into`` is None for standard output; ``journals`` is the folder of what is kept."""
+
+    into: Path | None
+    journals: Path
+    consent: Consent
+    conflict: Conflict = Conflict.RENAME
+    once: bool = False
+    sync: bool = True
+    keep: float = partials.KEEP
+
+
+@dataclass(frozen=True)
+class Received:
+    """What arrived: so many files and bytes, one digest over them; ``paths`` of what has a name of its own."""
+
+    transfer: Raw
+    sender: str
+    sender_key: Raw
+    items: int
+    bytes: int
+    digest: Raw
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all offers at one receiver have in common. ``opened`` are the folders that were named beforehand."""
+
+    session: Session
+    wishes: Wishes
+    terms: Terms
+    report: events.Report
+    opened: dict[Path, Destination]
+    once: Once
+    room: Room = field(default_factory=Room)
+    claims: Claims = field(default_factory=Claims)
+    # By the sender's key: one for all that comes from the same person at once.
+    throttles: WeakValueDictionary[bytes, Throttle] = field(default_factory=WeakValueDictionary)
+
+
+class Arriving:
+    """One offer. ``accepted`` tells whether it was."""
+
+    def __init__(self, shared: Shared, control: Link, incoming: Incoming) -> None:
+        self._shared = shared
+        self._me = shared.session.me
+        self._wishes = shared.wishes
+        self._control = control
+        self._incoming = incoming
+        self._scope = trio.CancelScope()
+        self._answer = Answer()
+        self._paths: list[str] = []
+        self.accepted = False
+
+    async def run(self) -> None:
+        """See the offer to its end, and report that.
+
+        Raises a :class:`GlideError` if something was accepted and is not there, or not all of it.
+        """
+        met = await self._met()
+        if met is None:
+            return
+        connection, judgement = met
+        result: Received | GlideError = Stopped("It was stopped.", "What has arrived is kept.")
+        try:
+            with self._scope:
+                async with connection:
+                    outcome = await self._receive(connection, judgement)
+                    await connection.close()
+                self._shared.once.finished = self._shared.once.wanted
+                result = await self._received(outcome)
+            if self._scope.cancelled_caught:
+                self._failed(Stopped("You stopped it.", "What has arrived is kept."))
+        except GlideError as error:
+            result = error
+            self._failed(error)
+            if self.accepted:
+                raise
+        except Exception as error:  # noqa: BLE001  # a fault in one transfer must not end a receiver that waits for others
+            result = GlideError(f"A fault of glide itself: {type(error).__name__}: {printable(str(error))}.")
+            self._failed(result)
+        finally:
+            self._answer.ended(result)
+
+    def _failed(self, error: GlideError) -> None:
+        incoming = self._incoming
+        self._shared.report(events.Failed(incoming.transfer, incoming.sender, error.code, str(error)))
+
+    async def _received(self, outcome: Outcome) -> Received:
+        incoming, relay_key = self._incoming, self._control.relay_key
+        await trio.to_thread.run_sync(self._me.known.transferred, relay_key, incoming.sender)
+        if outcome.missing:
+            shown = "; ".join(printable(problem, 120) for problem in outcome.problems[:3])
+            raise Partly(
+                f"{outcome.missing} of {outcome.items + outcome.missing} files from {incoming.sender} are not here "
+                f"({shown}).",
+                "The others stand under their names.",
+            )
+        who = incoming.transfer, incoming.sender, incoming.key
+        return Received(*who, outcome.items, outcome.bytes, outcome.digest, tuple(self._paths))
+
+    # --- meeting the sender ---
+
+    async def _met(self) -> tuple[Connection, Judgement] | None:
+        """The end-to-end connection to the sender; None if there is none, which has been reported then."""
+        incoming, known, report = self._incoming, self._me.known, self._shared.report
+        try:
+            judge = self._wishes.consent.judge
+            judgement = await trio.to_thread.run_sync(judge, known, self._control.relay_key, incoming)
+            return await self._meet(), judgement
+        except Declined as error:
+            report(events.OfferDeclined(incoming.sender, str(error)))
+            await reject(self._control, incoming, error)
+        except KeyChanged as error:
+            report(events.OfferDeclined(incoming.sender, str(error)))
+            refusal = "has another key on record for that name, and refused"
+            await reject(self._control, incoming, Declined("", for_peer=refusal))
+        except GlideError as error:
+            self._failed(error)
+            await reject(self._control, incoming, NobodyThere("", for_peer="could not come to take it"))
+        return None
+
+    async def _meet(self) -> Connection:
+        control, incoming, me = self._control, self._incoming, self._me
+        assert control.name is not None, "whoever receives has a name"
+        binding = endtoend.Binding(
+            incoming.transfer, control.relay_key, incoming.sender, incoming.key, control.name, me.identity.public
+        )
+        stream, already = await dialling.open_data(control.address, control.relay_key, incoming.ticket, me)
+        self._shared.report(
+            events.Detail(f"Transfer {incoming.transfer.hex()}: joined to {incoming.sender} by the relay.")
+        )
+        try:
+            return await endtoend.as_receiver(stream, already, binding, me)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+
+    # --- the transfer ---
+
+    async def _receive(self, connection: Connection, judgement: Judgement) -> Outcome:
+        incoming, wishes, shared = self._incoming, self._wishes, self._shared
+        into = judgement.into if judgement.into is not None and wishes.into is not None else wishes.into
+        arrival = Arrival(
+            incoming.transfer,
+            incoming.sender,
+            incoming.key,
+            self._control.relay_key,
+            into,
+            wishes.journals,
+            wishes.conflict,
+            wishes.sync,
+            shared.opened.get(into) if into is not None else None,
+            judgement.most,
+            self._throttle(judgement.rate),
+        )
+        with self._control.hint(incoming.transfer) as hint:
+            return await receiving.receive(
+                connection,
+                arrival,
+                shared.room,
+                lambda offered: self._decide(arrival, offered),
+                lambda manifest: shared.claims.claim(incoming.key, manifest, shared.once.expect_again),
+                self._note_accepted,
+                terms=shared.terms,
+                hint=hint,
+                report=self._report,
+            )
+
+    def _throttle(self, rate: int | None) -> Throttle | None:
+        """One for all that comes from the same person at once."""
+        if rate is None:
+            return None
+        key = self._incoming.key
+        there = self._shared.throttles.get(key)
+        if there is None or there.rate != rate:
+            there = self._shared.throttles[key] = Throttle(rate)
+        return there
+
+    def _report(self, event: events.Event) -> None:
+        if isinstance(event, events.SavedFolder) or (isinstance(event, events.Saved) and not event.inside):
+            self._paths.append(event.path)
+        self._shared.report(event)
+
+    def _note_accepted(self) -> None:
+        self.accepted = True
+        self._shared.once.accepted(self._incoming.key)
+
+    async def _decide(self, arrival: Arrival, offered: Offered) -> Arrival:
+        """Where it goes, if it is taken; raises if not. The one place that consents."""
+        incoming, relay_key, known = self._incoming, self._control.relay_key, self._me.known
+        once = self._shared.once
+        once.check(incoming.key)
+        earned, answer = await self._wishes.consent.decide(known, relay_key, incoming, offered, self._shared.report)
+        self._answer = answer
+        answer.begun(self._scope)
+        once.check(incoming.key)  # another one may have been accepted while this one was looked at
+        await trio.to_thread.run_sync(known.remember, relay_key, incoming.sender, incoming.key, earned)
+        if answer.into is not None:
+            arrival = replace(arrival, into=answer.into, opened=None)
+        return replace(arrival, conflict=answer.conflict or arrival.conflict)
+
+
+async def reject(control: Link, incoming: Incoming, error: GlideError) -> None:
+    """Tell the relay, and through it the sender, that nobody is coming for it, and why."""
+    try:
+        await control.ask(Reject(transfer=incoming.transfer, code=error.code, message=error.for_peer))
+    except GlideError:
+        pass  # the session is over: whoever needs it knows
