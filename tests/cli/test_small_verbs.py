@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from glide.cli.who import _ago
 from glide.crypto.identity import Identity, fingerprint, key_text, load_or_create, parse_key
+from glide.people.known import Known
 from tests.processes import World
 
 MIB = 1024 * 1024
@@ -48,9 +51,44 @@ def test_who_lists_people_and_registers_no_name(w: World) -> None:
         assert process.wait() == 0
         people = [event for event in process.events if event["event"] == "person"]
         assert [(person["name"], person["receiving"], person["trust"]) for person in people] == [("bob", True, "new")]
-    text = w.run("alice", "who", "--relay", w.address)
-    assert text.wait() == 0
-    assert text.output[0].startswith("bob")
+
+
+def test_who_is_a_table_of_people_and_nothing_else(w: World) -> None:
+    w.receive("bob")
+    w.receive("a-name-that-is-somewhat-longer")
+    process = w.run("alice", "who", "--relay", w.address)
+    assert process.wait() == 0
+    long, short = process.output
+    assert long.split()[0] == "a-name-that-is-somewhat-longer"
+    assert re.fullmatch(r"bob {29}takes files  \d+s  new  (\w{4}-){4}\w{4}", short)
+    assert long.index("takes files") == short.index("takes files")
+
+
+def test_who_says_how_well_a_key_is_known(w: World) -> None:
+    w.receive("bob")
+    w.receive("carol")
+    known = Known(w.folder / "alice" / "known.json")
+    assert w.run("alice", "known", "add", "carol", w.out("bob", "id").split()[1], "--relay", w.address).wait() == 0
+    assert w.run("alice", "known", "add", "bob", w.out("bob", "id").split()[1], "--relay", w.address).wait() == 0
+    process = w.run("alice", "who", "--relay", w.address)
+    assert process.wait() == 0
+    assert [line.split()[4] for line in process.output] == ["known", "changed"]
+    assert [pin.name for pin in known.people()] == ["bob", "carol"]  # looking has changed nothing
+
+
+def test_who_says_that_nobody_is_there(w: World) -> None:
+    process = w.run("alice", "who", "--relay", w.address)
+    assert process.wait() == 0
+    assert process.output == []
+    assert "Nobody" in process.errors
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-5.0, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (3599, "59m"), (3600, "1h"), (86399, "23h"), (3e5, "3d")],
+)
+def test_how_long_somebody_is_there_is_said_in_one_unit(seconds: float, said: str) -> None:
+    assert _ago(seconds) == said
 
 
 def test_id_shows_one_key_for_ever(alone: World) -> None:

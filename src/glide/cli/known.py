@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glide.cli import options
+from glide.cli import completing, options
+
+if TYPE_CHECKING:
+    from glide.people.known import Pin, RelayPin
 
 app = typer.Typer(help="Pinned keys: of people, and of relays.", invoke_without_command=True, no_args_is_help=False)
 
@@ -16,13 +21,15 @@ app = typer.Typer(help="Pinned keys: of people, and of relays.", invoke_without_
 def known(context: typer.Context, json: options.Json = None) -> None:
     """List the keys that are pinned, of people and of relays."""
     from glide.crypto.identity import fingerprint, key_text
-    from glide.people.known import Known
+    from glide.people.known import Known, Trust
+    from glide.text import printable
 
     if context.invoked_subcommand is not None:
         return
     with options.verb(json=json) as (chosen, renderer):
         book = Known(chosen.home.known)
         people, relays = book.people(), book.relays()
+        places = _places(people, relays)
         for pin in people:
             if renderer.json:
                 renderer.line(
@@ -36,20 +43,49 @@ def known(context: typer.Context, json: options.Json = None) -> None:
                         "since": pin.since,
                         "met": pin.met,
                         "relay": key_text(pin.relay),
+                        "verified": pin.trust is Trust.VERIFIED,
+                        "last": pin.last or None,
                     }
                 )
             else:
-                since = time.strftime("%Y-%m-%d", time.localtime(pin.since))
-                renderer.out(f"{pin.name:<32}  {pin.trust:<8}  {fingerprint(pin.key)}  since {since}")
+                verified = _when("verified", pin.verified) if pin.trust is Trust.VERIFIED else "not verified"
+                last = _when("last", pin.last) if pin.last else "no transfer yet"
+                renderer.out(
+                    f"{printable(pin.name):<32}  {pin.trust:<8}  {fingerprint(pin.key)}  {_when('since', pin.since)}  "
+                    f"{verified:<19}  {last}{places.get((pin.relay, pin.name), '')}"
+                )
         for relay in relays:
             if renderer.json:
                 renderer.line(
                     {"event": "relay-pin", "time": time.time(), "address": relay.address, "key": key_text(relay.key)}
                 )
             else:
-                renderer.out(f"relay {relay.address:<26}  pinned    {fingerprint(relay.key)}")
+                renderer.out(f"relay {printable(relay.address):<26}  pinned    {fingerprint(relay.key)}")
         if not people and not relays and not renderer.json:
             renderer.say("Nobody is known yet.")
+
+
+def _when(what: str, seconds: int) -> str:
+    """``what`` and the day, if it is known."""
+    return f"{what} {time.strftime('%Y-%m-%d', time.localtime(seconds))}" if seconds else what
+
+
+def _places(people: Iterable[Pin], relays: Iterable[RelayPin]) -> dict[tuple[bytes, str], str]:
+    """Where a pin holds, for names that are pinned at several relays."""
+    from glide.crypto.identity import fingerprint
+    from glide.text import printable
+
+    pins = list(people)
+    several = {name for name, count in Counter(pin.name for pin in pins).items() if count > 1}
+    addresses: dict[bytes, list[str]] = {}
+    for relay in relays:
+        addresses.setdefault(relay.key, []).append(printable(relay.address))
+    found = {}
+    for pin in pins:
+        if pin.name in several:
+            where = " and ".join(addresses.get(pin.relay, [])) or f"relay {fingerprint(pin.relay)}"
+            found[pin.relay, pin.name] = f"  at {where}"
+    return found
 
 
 @app.command("add")
@@ -60,6 +96,7 @@ def add(
     json: options.Json = None,
 ) -> None:
     """Pin a person's key that you got from them another way, at the relay in use."""
+    from glide.client import profile
     from glide.crypto.identity import fingerprint, parse_key
     from glide.errors import UsageError
     from glide.people.known import Known, Trust
@@ -71,7 +108,7 @@ def add(
             pinned = parse_key(key)
         except ValueError as error:
             raise UsageError(f"That is no key: {error}.", next="Ask for what `glide id` shows.") from None
-        book, address = Known(chosen.home.known), options.address(chosen)
+        book, address = Known(chosen.home.known), profile.address(chosen)
         met = book.relay(str(address))
         relay_key = address.key or (met.key if met else None)
         if relay_key is None:
@@ -85,7 +122,9 @@ def add(
 
 @app.command("forget")
 def forget(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The person.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The person.", autocompletion=completing.pinned)
+    ] = None,
     relay: Annotated[
         str | None, typer.Option("--relay", metavar="HOST:PORT", help="Forget the key of this relay.")
     ] = None,

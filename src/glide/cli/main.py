@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from glide import __version__
-from glide.cli import id, known, partials, push, receive, serve, use, who
+from glide.cli import doctor, id, known, options, pair, partials, push, receive, serve, shell, use, verify, who
 from glide.cli.render import Renderer
 from glide.errors import Exit
 
+
+class _Verbs(TyperGroup):
+    """The verbs; one that is called otherwise elsewhere is suggested by what was meant, not by its spelling alone."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not ctx.resilient_parsing:  # which is completing
+            from glide.cli.next import MEANT
+
+            if args[0] in MEANT:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {MEANT[args[0]]!r}?")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Verbs,
     name="glide",
     help="Send files to a person, by name, through a relay that you run and need not trust.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -29,9 +44,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _glide(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Show the version.", callback=_version, is_eager=True),
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        from glide.cli.next import steps
+
+        with options.verb() as (chosen, renderer):
+            renderer.out(steps(chosen))
 
 
 app.command("serve")(serve.serve)
@@ -40,15 +60,20 @@ app.command("receive")(receive.receive)
 app.command("push")(push.push)
 app.command("who")(who.who)
 app.command("list", help="The same as who.")(who.who)
+app.command("shell")(shell.shell)
 app.command("id")(id.id)
 app.add_typer(known.app, name="known")
+app.command("verify")(verify.verify)
+app.command("pair")(pair.pair)
 app.add_typer(partials.app, name="partials")
+app.command("doctor")(doctor.doctor)
 
 
 def run() -> NoReturn:
     """Run the verb on the command line; exits with its code."""
     try:
-        app(standalone_mode=True)
+        # The name under which completion is installed, however it was started.
+        app(prog_name="glide", standalone_mode=True)
     except SystemExit as ended:
         # The parser ends wrong usage by itself, before there is a verb that could say so in JSON.
         if ended.code == Exit.USAGE and "--json" in sys.argv and not Renderer.said_result:

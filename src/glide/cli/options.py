@@ -5,18 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from glide.cli import completing
 from glide.cli.render import Renderer
-from glide.settings import Home, Settings, variable
-
-if TYPE_CHECKING:
-    from glide.client.address import Address
-    from glide.client.link import Me
-    from glide.net.deadlines import Deadlines
-    from glide.transfer.terms import Terms
+from glide.settings import Home, Settings, setting, variable
 
 
 def _env(name: str) -> str:
@@ -53,6 +48,40 @@ Retry = Annotated[
         help=f"Make a lost connection anew for so long; default 10m, 0s: not at all. {_env('retry')}",
     ),
 ]
+Into = Annotated[
+    str | None, typer.Option("--into", metavar="DIR", help=f"Where files land; default: here. {_env('into')}")
+]
+Accept = Annotated[
+    str | None,
+    typer.Option(
+        "--accept",
+        metavar="ask|known|all",
+        help=f"Whose files to take. {_env('accept')}",
+        autocompletion=completing.accept,
+    ),
+]
+PolicyRules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        metavar="WHO:KEY=VALUE,...",
+        help="What to take from whom: everybody, known, verified or @NAME; do, into, size, rate; may be repeated. "
+        f"{_env('policy')}",
+    ),
+]
+Conflict = Annotated[
+    str | None,
+    typer.Option(
+        "--conflict",
+        metavar="rename|skip|overwrite|refuse",
+        help=f"What to do when a name is taken; default: rename. {_env('conflict')}",
+        autocompletion=completing.conflict,
+    ),
+]
+Invisible = Annotated[
+    bool | None,
+    typer.Option("--invisible", help=f"Not to be listed by `who` of others. {_env('invisible')}"),
+]
 AskTimeout = Annotated[
     str | None,
     typer.Option(
@@ -71,36 +100,9 @@ def verb(**flags: Any) -> Iterator[tuple[Settings, Renderer]]:
 
     renderer = Renderer(json=bool(flags.get("json")), quiet=bool(flags.get("quiet")))
     with ending(renderer):
-        chosen = Settings({name.rstrip("_").replace("_", "-"): value for name, value in flags.items()}, Home.find())
+        chosen = Settings({setting(name): value for name, value in flags.items()}, Home.find())
         renderer.json, renderer.quiet, renderer.verbose = chosen["json"], chosen["quiet"], chosen["verbose"]
         yield chosen, renderer
-
-
-def deadlines(chosen: Settings) -> Deadlines:
-    from glide.net.deadlines import Deadlines
-
-    return Deadlines(handshake=chosen["handshake-timeout"], keepalive=chosen["keepalive"], lost=chosen["lost-after"])
-
-
-def me(chosen: Settings) -> Me:
-    """Who runs this. Makes the identity on first use."""
-    from glide.client.link import Me
-    from glide.crypto.identity import load_or_create
-    from glide.people.known import Known
-
-    return Me(load_or_create(chosen.home.identity), Known(chosen.home.known), deadlines(chosen))
-
-
-def terms(chosen: Settings) -> Terms:
-    from glide.transfer.terms import Terms
-
-    return Terms(chosen["idle"], chosen["ask-timeout"], chosen["retry"], chosen["stall-after"])
-
-
-def address(chosen: Settings) -> Address:
-    from glide.client.address import Address
-
-    return Address.parse(chosen["relay"])
 
 
 def on_terminal() -> bool:

@@ -6,15 +6,24 @@ from typing import Annotated
 
 import typer
 
-from glide.cli import options
+from glide.cli import completing, options
 
 
 def push(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Who gets it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Who gets it; or one of your groups.", autocompletion=completing.names)
+    ],
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Files and folders; - is standard input.", show_default=False)
     ],
     as_: options.As = None,
+    wait: Annotated[
+        str | None,
+        typer.Option("--wait", metavar="DURATION", help="Wait so long for them to appear. [env: GLIDE_WAIT]"),
+    ] = None,
+    strict: Annotated[
+        bool | None, typer.Option("--strict", help="Send to nobody who is not verified. [env: GLIDE_STRICT]")
+    ] = None,
     message: Annotated[
         str | None, typer.Option("--message", metavar="TEXT", help="A line for the receiver. [env: GLIDE_MESSAGE]")
     ] = None,
@@ -38,6 +47,7 @@ def push(
         str | None,
         typer.Option("--receipt", metavar="FILE", help="Write what they confirmed as JSON. [env: GLIDE_RECEIPT]"),
     ] = None,
+    invisible: options.Invisible = None,
     idle: options.Idle = None,
     ask_timeout: options.AskTimeout = None,
     retry: options.Retry = None,
@@ -47,46 +57,48 @@ def push(
     verbose: options.Verbose = None,
 ) -> None:
     """Send files and folders to a person who is receiving; succeeds only when they have confirmed all of it."""
-    from functools import partial
     from pathlib import Path
 
-    from glide.cli import names
+    from glide.cli import next, receipts
+    from glide.cli.groups import to_each
     from glide.cli.run import run
-    from glide.client import push as client
-    from glide.errors import UsageError
+    from glide.client.api import PIPE, connect
+    from glide.client.push import Receipt
+    from glide.errors import Partly, UsageError
     from glide.protocol.names import parse
-    from glide.transfer.gathering import gather, gather_pipe
 
     with options.verb(
-        as_=as_, message=message, filename=filename, exclude=exclude, gitignore=gitignore, receipt=receipt, idle=idle,
-        ask_timeout=ask_timeout, retry=retry, relay=relay, json=json, quiet=quiet, verbose=verbose,
+        as_=as_, wait=wait, strict=strict, message=message, filename=filename, exclude=exclude, gitignore=gitignore,
+        receipt=receipt, invisible=invisible, idle=idle, ask_timeout=ask_timeout, retry=retry, relay=relay, json=json,
+        quiet=quiet, verbose=verbose,
     ) as (chosen, renderer):  # fmt: skip  # every flag of the verb, and nothing else
+        mistake = next.push_mistake(name, paths)
+        if mistake is not None:
+            raise UsageError("The person comes first.", "Nobody was disturbed.", f"Did you mean: {mistake}")
         to = parse(name)
-        if len(chosen["message"]) > 400 or any("\ud800" <= c <= "\udfff" for c in chosen["message"]):
-            raise UsageError("--message: 400 characters of UTF-8 at most.")
-        if "" in paths:
-            raise UsageError("A PATH is empty.", "Nobody was disturbed.", "A dot (.) is the folder that you are in.")
-        if "-" in paths and len(paths) > 1:
-            raise UsageError("- is standard input, which is sent alone.", next="To send a file of that name: ./-")
+        group = chosen.groups().get(to)
+        if group is not None and PIPE in paths:
+            raise UsageError(f"{to} is a group, and standard input can be read only once.", "Nobody was disturbed.")
         if chosen["receipt"] is not None and chosen["receipt"] in ("", "-", *paths):
             raise UsageError("--receipt wants a file of its own to write to.", "Nobody was disturbed.")
-        me, address = options.me(chosen), options.address(chosen)
-        mine = names.mine(chosen, me.identity.public, ask=False)
-        parcel = client.Parcel(
-            to,
-            partial(gather_pipe, chosen["filename"])
-            if paths == ["-"]
-            else lambda warn: gather(
-                [Path(path) for path in paths],
-                filename=chosen["filename"],
-                exclude=chosen["exclude"],
-                gitignore=chosen["gitignore"],
-                warn=warn,
-            ),
-            mine.name,
-            mine.by_default,
-            chosen["message"],
-            Path(chosen["receipt"]).expanduser() if chosen["receipt"] else None,
-        )
-        terms = options.terms(chosen)
-        run(lambda: client.push(address, me, parcel, terms, renderer.report))
+        record = Path(chosen["receipt"]).expanduser() if chosen["receipt"] else None
+        if record is not None:
+            receipts.check(record)
+
+        async def verb() -> None:
+            async with connect(settings=chosen, report=renderer.report) as me:
+
+                async def one(person: str) -> Receipt:
+                    return await me.push(person, paths)
+
+                if group is not None:
+                    await to_each(to, group, one, renderer.report, record)
+                    return
+                try:
+                    receipts.write(record, await one(to))
+                except Partly as error:
+                    if isinstance(error.receipt, Receipt):
+                        receipts.write(record, error.receipt)
+                    raise
+
+        run(verb)

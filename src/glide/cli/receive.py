@@ -7,33 +7,27 @@ from typing import Annotated
 
 import typer
 
-from glide.cli import options
+from glide.cli import completing, options
 
 
 def receive(
     as_: options.As = None,
-    into: Annotated[
-        str | None, typer.Option("--into", metavar="DIR", help="Where files land; default: here. [env: GLIDE_INTO]")
-    ] = None,
-    accept: Annotated[
-        str | None,
-        typer.Option("--accept", metavar="ask|known|all", help="Whose files to take. [env: GLIDE_ACCEPT]"),
-    ] = None,
+    into: options.Into = None,
+    accept: options.Accept = None,
+    policy: options.PolicyRules = None,
     from_: Annotated[
         list[str] | None,
-        typer.Option("--from", metavar="NAME", help="Only from NAME; may be repeated. [env: GLIDE_FROM]"),
+        typer.Option(
+            "--from",
+            metavar="NAME",
+            help="Only from NAME; may be repeated. [env: GLIDE_FROM]",
+            autocompletion=completing.people,
+        ),
     ] = None,
     once: Annotated[
         bool | None, typer.Option("--once", help="End after the first accepted transfer. [env: GLIDE_ONCE]")
     ] = None,
-    conflict: Annotated[
-        str | None,
-        typer.Option(
-            "--conflict",
-            metavar="rename|skip|overwrite|refuse",
-            help="What to do when a name is taken; default: rename. [env: GLIDE_CONFLICT]",
-        ),
-    ] = None,
+    conflict: options.Conflict = None,
     stdout: Annotated[
         bool | None,
         typer.Option("--stdout", help="Write one file to standard output, and end. [env: GLIDE_STDOUT]"),
@@ -46,6 +40,23 @@ def receive(
         bool | None,
         typer.Option("--no-fsync", help="Do not wait until the disk has it for certain. [env: GLIDE_NO_FSYNC]"),
     ] = None,
+    on_offer: Annotated[
+        str | None,
+        typer.Option(
+            "--on-offer", metavar="CMD", help="Start this when somebody offers something. [env: GLIDE_ON_OFFER]"
+        ),
+    ] = None,
+    on_received: Annotated[
+        str | None,
+        typer.Option(
+            "--on-received", metavar="CMD", help="Start this when all of it is here. [env: GLIDE_ON_RECEIVED]"
+        ),
+    ] = None,
+    on_failed: Annotated[
+        str | None,
+        typer.Option("--on-failed", metavar="CMD", help="Start this when nothing came of it. [env: GLIDE_ON_FAILED]"),
+    ] = None,
+    invisible: options.Invisible = None,
     idle: options.Idle = None,
     ask_timeout: options.AskTimeout = None,
     retry: options.Retry = None,
@@ -54,46 +65,40 @@ def receive(
     quiet: options.Quiet = None,
     verbose: options.Verbose = None,
 ) -> None:
-    """Wait for files under a name; asks before each, unless --accept says whose to take."""
-    from pathlib import Path
-
-    from glide.cli import names
+    """Wait for files under a name; asks before each, unless --accept or a policy says whose to take."""
+    from glide import events
+    from glide.cli import hooks, names
     from glide.cli.prompt import Prompt
     from glide.cli.run import run
-    from glide.client import receive as client
-    from glide.client.consent import Consent
+    from glide.client.api import connect
+    from glide.client.consent import Answer
     from glide.errors import FileError, UsageError
-    from glide.people.policy import Policy
-    from glide.protocol.names import parse
-    from glide.transfer.landing import Conflict
 
     with options.verb(
-        as_=as_, into=into, accept=accept, from_=from_, once=once, conflict=conflict, stdout=stdout,
-        allow_hidden=allow_hidden, no_fsync=no_fsync, idle=idle, ask_timeout=ask_timeout, retry=retry, relay=relay,
-        json=json, quiet=quiet, verbose=verbose,
+        as_=as_, into=into, accept=accept, policy=policy, from_=from_, once=once, conflict=conflict, stdout=stdout,
+        allow_hidden=allow_hidden, no_fsync=no_fsync, on_offer=on_offer, on_received=on_received, on_failed=on_failed,
+        invisible=invisible, idle=idle, ask_timeout=ask_timeout, retry=retry, relay=relay, json=json, quiet=quiet,
+        verbose=verbose,
     ) as (chosen, renderer):  # fmt: skip  # every flag of the verb, and nothing else
         if chosen["stdout"] and chosen["json"]:
             raise UsageError("--stdout and --json both want standard output.", next="Leave one of them out.")
         if chosen["stdout"] and sys.stdout is None:  # its number may be another file's by now
             raise FileError("There is no standard output to write to.", "Nothing is received.")
-        me, policy = options.me(chosen), Policy(chosen["accept"])
-        can_ask = policy is Policy.ASK and options.on_terminal()
-        terms = options.terms(chosen)
-        wishes = client.Wishes(
-            name=names.mine(chosen, me.identity.public, ask=True).name,
-            into=None if chosen["stdout"] else Path(chosen["into"]).expanduser(),
-            journals=chosen.home.partials,
-            consent=Consent(
-                policy,
-                frozenset(parse(name) for name in chosen["from"]),
-                chosen["allow-hidden"],
-                Prompt(renderer).consent if can_ask else None,
-                terms.ask_timeout,
-            ),
-            conflict=Conflict(chosen["conflict"]),
-            once=chosen["once"] or chosen["stdout"],
-            sync=not chosen["no-fsync"],
-            keep=chosen["keep-partials"],
-        )
-        address = options.address(chosen)
-        run(lambda: client.receive(address, me, wishes, terms, renderer.report))
+        commands = {kind: chosen[f"on-{kind}"] for kind in ("offer", "received", "failed")}
+        for kind, command in commands.items():
+            hooks.parse(kind, command)
+        names.ask_once(chosen)
+        prompt = Prompt(renderer) if options.on_terminal() and chosen.policy().asks else None
+
+        async def ask(offer: events.OfferArrived) -> Answer | None:
+            assert prompt is not None, "without a terminal nobody is asked"
+            return Answer() if await prompt.consent(offer) else None
+
+        async def verb() -> None:
+            async with (
+                hooks.running(commands, renderer.report) as report,
+                connect(settings=chosen, role="receive", report=report) as me,
+            ):
+                await me.receive(ask if prompt is not None else None)
+
+        run(verb)

@@ -44,6 +44,7 @@ def serve(
 
     from glide import events
     from glide.cli.run import SIGNALS
+    from glide.client.profile import deadlines
     from glide.crypto.identity import key_text, load_or_create
     from glide.errors import GlideError, UsageError, one_error
     from glide.relay.server import GREETING, Config, Relay
@@ -60,7 +61,7 @@ def serve(
         text = GREETING if chosen["greeting"] is None else chosen["greeting"]
         if len(text) > 400:
             raise UsageError("--greeting: 400 characters at most.")
-        config = Config(chosen["host"], chosen["port"], text, chosen["grace"], options.deadlines(chosen))
+        config = Config(chosen["host"], chosen["port"], text, chosen["grace"], deadlines(chosen))
 
         def report(event: events.Event) -> None:
             if isinstance(event, events.Listening) and not renderer.json:
