@@ -86,7 +86,7 @@ def push(
             receipts.check(record)
 
         async def verb() -> None:
-            async with connect(settings=chosen, report=renderer.report) as me:
+            async with connect(settings=chosen, at_once=False, report=renderer.report) as me:
 
                 async def one(person: str) -> Receipt:
                     return await me.push(person, paths)

@@ -46,6 +46,7 @@ async def connect(
     name: str | None = None,
     *,
     role: str = Role.SEND,
+    at_once: bool = True,
     home: Path | None = None,
     report: events.Report = _ignore,
     settings: Settings | None = None,
@@ -56,13 +57,16 @@ async def connect(
     ``relay`` is ``HOST[:PORT][#KEY]``. What is not said comes from the environment and ``config.toml``, as for the
     command line; ``flags`` are its flags, with underscores (``idle="5m"``, ``accept="known"``, ``invisible=True``).
     ``home`` is the folder of another person's keys and settings. ``role`` is ``send``; ``receive``, to take files from
-    the beginning (otherwise from the first use of :meth:`Client.offers`); or ``ask``, under no name.
+    the beginning (otherwise from the first use of :meth:`Client.offers`); or ``ask``, under no name. Unless
+    ``at_once``, the relay is dialled when something is first asked of it.
     ``report`` is called with what happens (:mod:`glide.events`), in the task of whatever it happens to.
 
     Raises a :class:`GlideError`: the relay cannot be reached, has another key than it had, or the name is taken. A
     connection that is lost later is made anew when it is needed. When the block ends, transfers that are under way are
     stopped as by cancellation.
     """
+    if role not in [*Role]:
+        raise UsageError(f"There is no role {role!r}.", next=f"The roles are {', '.join(Role)}.")
     if settings is None:
         given = {"relay": relay, "as": name, **{setting(flag): value for flag, value in flags.items()}}
         if unknown := given.keys() - SETTINGS.keys():
@@ -84,7 +88,8 @@ async def connect(
             client = Client(session, settings, nursery, report)
             if role == Role.RECEIVE:
                 client.wishes(None)  # what is wrong with the settings is told before anybody is rung
-            await session.link(Role(role))
+            if at_once:
+                await session.link(Role(role))
             yield client
             nursery.cancel_scope.cancel()
 

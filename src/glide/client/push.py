@@ -82,6 +82,7 @@ class _Pushing:
         self._report = report
         self._id = secrets.token_bytes(16)  # of the first attempt: what all events are about
         self._attempts = 0
+        self._registered = False
         self._until = trio.current_time() + parcel.wait  # for them to come
         self._queued = False
         self._accepted = False
@@ -104,7 +105,7 @@ class _Pushing:
                 problem: GlideError = lost or error
                 reason = error.what
             except GlideError as error:
-                if not error.worth_a_retry or gathered.manifest.streams:
+                if not error.worth_a_retry or not self._registered or gathered.manifest.streams:
                     raise
                 problem = lost = error
                 reason = error.what
@@ -136,6 +137,7 @@ class _Pushing:
         transfer = secrets.token_bytes(16) if self._attempts else self._id
         self._attempts += 1
         control = await self._session.link(Role.SEND)
+        self._registered = True
         name = control.name
         assert name is not None, "whoever sends has a name"
         me, to = self._me, self._parcel.to
@@ -203,8 +205,7 @@ class _Pushing:
                 self._report(events.Ringing(self._id, to, rung.key, trust, aliases))
                 stream, already = await self._pipe(control, answers, rung, waited=push.wait)
             except BaseException:
-                if push.wait:
-                    await ringing.withdraw(control, transfer)
+                await ringing.withdraw(control, transfer)
                 raise
         return rung, stream, already
 
