@@ -98,9 +98,8 @@ class _Pushing:
                 return self._delivered(await self._attempt(gathered, backoff), gathered)
             except (NobodyThere, RelayRefused) as error:
                 # Whoever was lost may be trying to come back too.
-                if isinstance(error, NobodyThere) and self._waits:
-                    backoff.more_time()
-                elif lost is None or (self._parcel.wait and not self._accepted):
+                patient = isinstance(error, NobodyThere) and self._waits
+                if not patient and (lost is None or (self._parcel.wait and not self._accepted)):
                     raise
                 problem: GlideError = lost or error
                 reason = error.what
@@ -109,9 +108,9 @@ class _Pushing:
                     raise
                 problem = lost = error
                 reason = error.what
-                if self._waits and not self._accepted:
-                    backoff.more_time()  # whoever waits for hours can wait for a relay too
-            wait = backoff.next(problem)
+                # Whoever waits for hours can wait for a relay too.
+                patient = self._waits and not self._accepted and self._terms.retry > 0
+            wait = backoff.pause() if patient else backoff.next(problem)
             self._report(
                 events.StalledEvent(self._id, "network", round(wait), f"{reason} Trying again in {duration(wait)}.")
             )

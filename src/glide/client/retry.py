@@ -28,10 +28,6 @@ class Backoff:
         self._wait = _FIRST
         self._since = trio.current_time()
 
-    def more_time(self) -> None:
-        """Go on as long again, but no more often."""
-        self._since = trio.current_time()
-
     def next(self, error: GlideError) -> float:
         """How long to wait before the next attempt. Raises ``error``, saying how long was tried, if it is over."""
         left = self._since + self._limit - trio.current_time()
@@ -40,6 +36,10 @@ class Backoff:
                 tried = f"It was tried again for {duration(self._limit)} (--retry)."
                 error.next = f"{tried} {error.next}".strip()
             raise error
-        wait = min(self._wait * random.uniform(0.5, 1.0), left)  # noqa: S311  # spreads load, guards nothing
+        return min(self.pause(), left)
+
+    def pause(self) -> float:
+        """The same where there is no limit."""
+        wait = self._wait * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, guards nothing
         self._wait = min(2 * self._wait, _LONGEST)
         return wait

@@ -84,6 +84,7 @@ class Connection:
         later call raises :class:`ConnectionLost`.
         """
         async with self._sending:
+            await trio.lowlevel.checkpoint_if_cancelled()  # nothing is ruined where nothing was sealed
             self._check_open()
             for message in said:
                 self.machine.sent(message.kind)
@@ -100,6 +101,7 @@ class Connection:
         whether it moves is watched by the idle deadline. ``data`` may be reused when this returns.
         """
         async with self._sending:
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._check_open()
             self.machine.sent(Kind.DATA)
             sealed = self._sealer.seal(frames.header(Kind.DATA, len(data)), data)
