@@ -55,6 +55,11 @@ def _escaped(character: str, *, hide: bool) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def size(count: float) -> str:
     """A number of bytes for people, in binary units: ``1.4 GiB``."""
     for unit in _UNITS:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from glide import events
-from glide.cli.render import Renderer, offer_text
+from glide.cli.render import Renderer
+from glide.cli.wording import offer_text, waiting_offer
 from glide.crypto.identity import fingerprint, key_text
 
 KEY, DIGEST, TRANSFER = bytes(range(32)), bytes(range(32, 64)), bytes(range(16))
@@ -221,6 +222,11 @@ CONTRACT: dict[str, tuple[events.Event, dict[str, object]]] = {
         events.Failed(TRANSFER, "alice", "lost", "gone"),
         {"transfer": TRANSFER.hex(), "from": "alice", "status": "lost", "message": "gone"},
     ),
+    "undelivered": (
+        events.Undelivered("bob", "declined", "bob said no."),
+        {"to": "bob", "status": "declined", "message": "bob said no."},
+    ),
+    "waiting": (events.WaitingFor(TRANSFER, "bob"), {"transfer": TRANSFER.hex(), "to": "bob"}),
     "refused": (events.OfferDeclined("alice", "no"), {"from": "alice", "reason": "no"}),
     "saved": (
         events.Saved(TRANSFER, "/in/a.txt", 5, DIGEST),
@@ -367,7 +373,7 @@ def test_of_a_folder_that_was_sent_only_the_folder_is_a_result(capsys: pytest.Ca
 def test_quiet_says_nothing_but_what_went_wrong(capsys: pytest.CaptureFixture[str], kind: type[events.Event]) -> None:
     report(filled(kind, "plain"), quiet=True)
     shown = capsys.readouterr()
-    assert bool(shown.err) == (kind in (events.Failed, events.OfferDeclined))
+    assert bool(shown.err) == (kind in (events.Failed, events.OfferDeclined, events.Undelivered))
 
 
 def test_no_bar_is_drawn_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -387,6 +393,8 @@ def test_no_bar_is_drawn_where_there_is_no_terminal(capsys: pytest.CaptureFixtur
         (events.Accepted(TRANSFER, "bob"), ["bob"]),
         (events.Delivered(TRANSFER, "bob", 1, 2048, DIGEST), ["bob", "2.0 KiB", f"blake3:{DIGEST.hex()}"]),
         (events.StalledEvent(TRANSFER, "receiver", 12, "waiting for bob"), ["12 s", "waiting for bob"]),
+        (events.WaitingFor(TRANSFER, "bob"), ["bob", "takes no files now", "Ctrl-C"]),
+        (events.Undelivered("bob", "declined", "bob said no."), ["To bob: bob said no."]),
         (events.Resumed(TRANSFER, 3 * 2**20), ["3.0 MiB", "goes on"]),
         (events.Failed(TRANSFER, "alice", "lost", "The connection is gone."), ["alice", "The connection is gone."]),
         (events.OfferDeclined("alice", "The key changed."), ["alice", "The key changed."]),
@@ -403,6 +411,29 @@ def test_an_event_is_told_in_one_line(
     shown = capsys.readouterr().err
     assert [word for word in words if word not in shown] == []
     assert shown.count("\n") == (2 if "Welcome!" in words else 1)
+
+
+def test_a_connection_that_is_made_anew_is_not_told_as_a_stall(capsys: pytest.CaptureFixture[str]) -> None:
+    report(events.StalledEvent(TRANSFER, "network", 0, "The connection to the relay is gone. Trying again in 3s."))
+    assert capsys.readouterr().err == "The connection to the relay is gone. Trying again in 3s.\n"
+
+
+def test_why_a_transfer_failed_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    renderer = Renderer(json=False)
+    renderer.report(events.Failed(TRANSFER, "alice", "lost", "The connection to alice is gone."))
+    renderer.result("lost", 6, "The connection to alice is gone.")
+    assert capsys.readouterr().err == "From alice: The connection to alice is gone.\n"
+    renderer.result("lost", 6, "The relay is gone.")
+    assert capsys.readouterr().err == "glide: The relay is gone.\n"
+
+
+def test_D2_in_a_list_an_offer_is_one_line() -> None:
+    for text in HOSTILE.values():
+        listed = waiting_offer(offer(message=text, names=(text,) * 1000, items=1000), 3700)
+        assert listed.isprintable()
+        assert len(listed) < 500
+        assert "1h1m40s ago" in listed
+        assert "1000 files, 3.0 MiB" in listed
 
 
 def test_a_fault_shows_where_only_to_those_who_asked(capsys: pytest.CaptureFixture[str]) -> None:

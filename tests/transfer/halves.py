@@ -292,7 +292,7 @@ async def transferred(
     place: Place,
     streams: Streams = trio.testing.memory_stream_pair,
     cut: float | None = None,
-    decide: Decide | None = None,
+    decide: Callable[[Offered], Awaitable[None]] | None = None,
     again: bool = False,
 ) -> tuple[Side, Side]:
     """One transfer from beginning to end; ``cut`` ends the connection once the sender has said so many bytes more."""

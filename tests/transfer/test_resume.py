@@ -283,7 +283,7 @@ async def test_a_source_that_changed_between_the_attempts_is_sent_anew(
     alice, bob = await transferred(gather(path), place, again=True)
     arrived_whole(path, place, alice, bob)
     assert data_left(sent) == path.stat().st_size
-    assert "1 files have changed since" in bob.notices()
+    assert "Changed since, and sent anew: 1 file." in bob.notices()
     assert alice.of(events.Resumed) == [events.Resumed(TRANSFER, 0)]
     assert bob.of(events.Resumed) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from glide.cli import options
+from glide.text import counted
 
 app = typer.Typer(help="What is kept of interrupted transfers, to go on with them.", invoke_without_command=True)
 
@@ -30,4 +31,4 @@ def clear(json: options.Json = None, quiet: options.Quiet = None, verbose: optio
 
     with options.verb(json=json, quiet=quiet, verbose=verbose) as (chosen, renderer):
         count = client.clear(chosen.home.partials, renderer.report)
-        renderer.say("Nothing was kept." if not count else f"Removed what was kept of {count} transfers.")
+        renderer.say("Nothing was kept." if not count else f"Removed what was kept of {counted(count, 'transfer')}.")

@@ -11,13 +11,10 @@ from collections.abc import Iterable
 import trio
 
 from glide import events
-from glide.cli.render import Renderer, offer_text
+from glide.cli import tty
+from glide.cli.render import Renderer
+from glide.cli.wording import offer_text
 from glide.text import printable
-
-try:
-    import termios
-except ImportError:  # pragma: no cover - only Windows comes here
-    termios = None  # type: ignore[assignment]  # nothing is typed ahead that could be dropped
 
 
 class Prompt:
@@ -35,9 +32,7 @@ class Prompt:
                 _say(offer_text(offer) + "\n")
                 if offer.items != 1:
                     _say("  Answer l to see all of it.\n")
-                if termios is not None:
-                    # What was typed before the question was seen is no answer to it.
-                    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+                tty.forget_typed_ahead()
                 while True:
                     answer = await self._line(f"Take it from {printable(offer.sender)}? [y/N] ")
                     match answer.strip().lower():

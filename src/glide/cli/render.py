@@ -17,7 +17,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from glide import events
-from glide.crypto.identity import fingerprint, key_text
+from glide.cli import wording
+from glide.crypto.identity import key_text
 from glide.text import duration, printable, size
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Renderer:
         self._tasks: dict[bytes, TaskID] = {}
         self._last_progress: dict[bytes, float] = {}
         self._peers: dict[bytes, str] = {}
+        # What was said last of a transfer that failed: if the verb ends because of it, it is not said twice.
+        self._told = ""
 
     # --- events ---
 
@@ -94,68 +97,53 @@ class Renderer:
                 self.stop_bar(event.transfer)
                 if not event.inside:
                     self._path(event.path)
-                return
             case events.SavedFolder():
                 self.stop_bar(event.transfer)
                 self._path(event.path)
-                return
             case events.Partial():
                 what = ", ".join(printable(name, 60) for name in event.names)
                 self.out(
                     f"{what} from {printable(event.sender)}: {size(event.bytes)} of {size(event.total)}, "
                     f"{duration(event.age)} old, in {printable(event.path, 4096)}"
                 )
-                return
             case events.Failed():
                 self.stop_bar(event.transfer)
-                self.say(f"From {printable(event.sender)}: {printable(event.message, 1000)}", always=True)
-                return
-            case events.OfferDeclined():
-                self.say(
-                    f"Refused an offer from {printable(event.sender)}: {printable(event.reason, 1000)}", always=True
-                )
-                return
-        if self.quiet:
-            return
+                self._told = event.message
+                self._tell(event, always=True)
+            case events.OfferDeclined() | events.Undelivered():
+                self._tell(event, always=True)
+            case _ if not self.quiet:
+                self._report_news(event)
+
+    def _report_news(self, event: events.Event) -> None:
         match event:
-            case events.Notice():
-                self.say(event.message)
-            case events.Detail():
-                if self.verbose:
-                    self.say(f"{_clock()} {event.message}")
-            case events.Registered():
-                if event.greeting:
-                    self.say(printable(event.greeting))
-                self.say(f"You receive as {printable(event.name)}, fingerprint {fingerprint(event.key)}. Ctrl-C ends.")
-            case events.OfferArrived():
-                self._peers[event.transfer] = f"from {printable(event.sender)}"
-                if not self.asks:
-                    self.say(offer_text(event))
-            case events.Ringing():
-                self._peers[event.transfer] = f"to {printable(event.to)}"
-                new = ": a first meeting, remembered from now on" if event.trust == "new" else f" ({event.trust})"
-                self.say(
-                    f"Ringing {printable(event.to)}, fingerprint {fingerprint(event.key)}{new}{_also(event.aliases)}."
-                )
-            case events.Accepted():
-                self.say(f"{printable(event.to)} takes it.")
             case events.Progress():
                 self._bar(event)
             case events.StalledEvent():
                 self._stalled(event)
-            case events.Resumed():
-                if event.bytes:
-                    self.say(f"{size(event.bytes)} are there already; it goes on from there.")
+            case events.Registered():
+                self.say(f"{wording.told(event)} Ctrl-C ends.")
+            case events.WaitingFor():
+                self.say(f"{wording.told(event)} Ctrl-C withdraws it.")
+            case events.OfferArrived():
+                self._peers[event.transfer] = f"from {printable(event.sender)}"
+                if not self.asks:
+                    self._tell(event)
+            case events.Ringing():
+                self._peers[event.transfer] = f"to {printable(event.to)}"
+                self._tell(event)
             case events.Delivered():
                 self.stop_bar(event.transfer)
-                self.say(
-                    f"Delivered to {printable(event.to)}: {files(event.items)}, {size(event.bytes)}, "
-                    f"blake3:{event.digest.hex()}"
-                )
-            case events.Connected():
-                self.say(f"{_clock()} {printable(event.name)} connected from {printable(event.peer)}")
-            case events.Disconnected():
-                self.say(f"{_clock()} {printable(event.name)} disconnected from {printable(event.peer)}")
+                self._tell(event)
+            case events.Detail() if not self.verbose:
+                pass
+            case _:
+                self._tell(event)
+
+    def _tell(self, event: events.Event, *, always: bool = False) -> None:
+        text = wording.told(event)
+        if text is not None:
+            self.say(text, always=always)
 
     def _path(self, path: str) -> None:
         """A result: where something was saved."""
@@ -185,7 +173,7 @@ class Renderer:
             peer = self._peers.get(event.transfer, "")
             self._bars.update(task, description=f"{peer}: {printable(event.message)}")
         else:
-            self.say(f"Nothing has moved for {event.seconds} s: {printable(event.message)}.")
+            self.say(wording.stalled(event))
 
     def stop_bar(self, transfer: bytes) -> None:
         """Take one transfer's bar away; the last takes the display with it."""
@@ -233,7 +221,7 @@ class Renderer:
         Renderer.said_result = True
         if self.json:
             self.line({"event": "result", "time": time.time(), "status": status, "exit": int(exit), "message": message})
-        elif message:
+        elif message and message != self._told:
             _write(sys.stderr, f"glide: {message}" if exit else message)
 
     def fault(self, error: Exception) -> None:
@@ -265,30 +253,6 @@ def _write(stream: TextIO | None, text: str) -> None:
             pass  # not even a descriptor is left
 
 
-def offer_text(offer: events.OfferArrived) -> str:
-    """Who offers what, in a line or two that cannot grow beyond a screen (D2)."""
-    known = {
-        "new": "nobody you know yet",
-        "seen": "seen before, never confirmed by you",
-        "known": "known to you",
-        "verified": "verified",
-    }[offer.trust]
-    named = ", ".join(printable(name, 80) for name in offer.names[:3])
-    more = ", and more" if len(offer.names) > 3 else ""
-    much = "of unknown size" if offer.bytes is None else size(offer.bytes)
-    message = f"\n  They say: {printable(offer.message, 300)}" if offer.message else ""
-    who = f"{printable(offer.sender)} ({known}, fingerprint {fingerprint(offer.key)}{_also(offer.aliases)})"
-    return f"{who} offers {files(offer.items)}, {much}: {named}{more}{message}"
-
-
-def files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"
-
-
-def _also(aliases: tuple[str, ...]) -> str:
-    return f", a key that you know as {' and '.join(map(printable, aliases[:3]))}" if aliases else ""
-
-
 def _plain(name: str, value: Any) -> Any:
     match name, value:
         case "key", bytes():
@@ -304,10 +268,6 @@ def _plain(name: str, value: Any) -> Any:
         case _, str():
             return printable(value, 2000)
     return value
-
-
-def _clock() -> str:
-    return time.strftime("%H:%M:%S")
 
 
 def _progress() -> Progress:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from glide.cli import tty
 from glide.cli.render import Renderer
 from glide.errors import Exit, GlideError, one_error
 
@@ -34,10 +35,12 @@ def run(verb: Callable[[], Awaitable[None]]) -> None:
     import trio
 
     caught: list[int] = []
+    restore = tty.restorer()
 
     async def watch(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
             if caught:
+                restore()
                 os._exit(128 + number)
             caught.append(number)
             scope.cancel()

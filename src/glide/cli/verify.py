@@ -149,13 +149,10 @@ def _show(rows: Sequence[_Row], renderer: Renderer) -> None:
 
 def _ask(person: str) -> None:
     """Return if the person at the terminal says that the words are the same. Raises :class:`Declined` otherwise."""
+    from glide.cli import tty
     from glide.errors import Declined
 
-    if sys.platform != "win32":
-        import termios
-
-        # What was typed before the words were seen is no answer to them.
-        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+    tty.forget_typed_ahead()
     print(f"Do both rows read the same at {person}'s? [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):

@@ -20,7 +20,7 @@ from glide.events import Raw
 from glide.net.connection import Connection
 from glide.people.policy import Judgement
 from glide.protocol.messages import Incoming, Reject
-from glide.text import printable
+from glide.text import counted, printable
 from glide.transfer import receiving
 from glide.transfer.destination import Destination
 from glide.transfer.landing import Conflict
@@ -125,9 +125,9 @@ class Arriving:
         await trio.to_thread.run_sync(self._me.known.transferred, relay_key, incoming.sender)
         if outcome.missing:
             shown = "; ".join(printable(problem, 120) for problem in outcome.problems[:3])
+            much = f"{outcome.missing} of {counted(outcome.items + outcome.missing, 'file')}"
             raise Partly(
-                f"{outcome.missing} of {outcome.items + outcome.missing} files from {incoming.sender} are not here "
-                f"({shown}).",
+                f"Not here: {much} from {incoming.sender} ({shown}).",
                 "The others stand under their names.",
             )
         who = incoming.transfer, incoming.sender, incoming.key

@@ -18,7 +18,7 @@ from glide.errors import Declined, GlideError, NobodyThere, NotVerified, Partly,
 from glide.events import Raw
 from glide.people.known import Trust
 from glide.protocol.messages import Push, Ringing, Role
-from glide.text import duration
+from glide.text import counted, duration
 from glide.transfer import sending
 from glide.transfer.gathering import Gathered
 from glide.transfer.terms import Terms
@@ -82,7 +82,6 @@ class _Pushing:
         self._report = report
         self._id = secrets.token_bytes(16)  # of the first attempt: what all events are about
         self._attempts = 0
-        self._registered = False
         self._until = trio.current_time() + parcel.wait  # for them to come
         self._queued = False
         self._accepted = False
@@ -104,7 +103,7 @@ class _Pushing:
                 problem: GlideError = lost or error
                 reason = error.what
             except GlideError as error:
-                if not error.worth_a_retry or not self._registered or gathered.manifest.streams:
+                if not error.worth_a_retry or not self._session.was_there or gathered.manifest.streams:
                     raise
                 problem = lost = error
                 reason = error.what
@@ -136,7 +135,6 @@ class _Pushing:
         transfer = secrets.token_bytes(16) if self._attempts else self._id
         self._attempts += 1
         control = await self._session.link(Role.SEND)
-        self._registered = True
         name = control.name
         assert name is not None, "whoever sends has a name"
         me, to = self._me, self._parcel.to
@@ -233,7 +231,7 @@ class _Pushing:
         if outcome.missing or gathered.skipped:
             missing = outcome.missing + gathered.skipped
             raise Partly(
-                f"{missing} of {gathered.manifest.files + gathered.skipped} files were not delivered.",
+                f"Not delivered: {missing} of {counted(gathered.manifest.files + gathered.skipped, 'file')}.",
                 f"The others stand at {parcel.to}.",
                 "The lines above say why."
                 if outcome.problems or gathered.skipped

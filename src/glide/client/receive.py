@@ -53,7 +53,7 @@ class _Receiver:
 
     async def run(self) -> None:
         """Be there until there is a reason not to be, and raise it; with ``once`` return after a transfer."""
-        backoff, registered = Backoff(self._terms.retry), False
+        backoff = Backoff(self._terms.retry)
         wishes = self._shared.wishes
         with one_error():
             async with trio.open_nursery() as nursery:
@@ -61,11 +61,10 @@ class _Receiver:
                 while True:
                     try:
                         control = await self._shared.session.link(Role.RECEIVE)
-                        registered = True
                         backoff.went_well()
                         await self._take_offers(control, nursery)
                     except GlideError as error:
-                        if not registered or not error.worth_a_retry:
+                        if not self._shared.session.was_there or not error.worth_a_retry:
                             # Transfers have connections of their own: let them come to their ends.
                             await self._shared.claims.until_none()
                             raise

@@ -35,6 +35,7 @@ class Session:
         self.me = me
         self.name = name
         self.report = report
+        self.was_there = False  # connected at least once: what is wrong then is worth another try
         self._nursery = nursery
         self._fallback = f"{name[:27]}-{key_text(me.identity.public)[:4]}" if name and by_default else None
         self._invisible = invisible
@@ -67,6 +68,7 @@ class Session:
 
     async def _dialled(self, role: Role) -> Link:
         link: Link = await self._nursery.start(self._hold, role)
+        self.was_there = True
         return link
 
     async def _hold(self, role: Role, task_status: trio.TaskStatus[Link]) -> None:

@@ -28,6 +28,7 @@ from glide.protocol.endtoend import (
     Want,
 )
 from glide.protocol.fields import Message
+from glide.text import counted
 from glide.transfer import taking
 from glide.transfer.checking import Checking, different
 from glide.transfer.intake import Batch, take_in
@@ -144,7 +145,7 @@ class _Receiving:
         if kept > 0:
             self._report(events.Resumed(self._arrival.transfer, kept))
         if self._stock.changed:
-            self._report_notice(f"{self._stock.changed} files have changed since, and are sent anew.")
+            self._report_notice(f"Changed since, and sent anew: {counted(self._stock.changed, 'file')}.")
         self._progress()
 
     async def _want(self, ranges: Sequence[Range]) -> None:
