@@ -67,6 +67,9 @@ def _choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+# What may hold several values: a TOML array, and what a program hands over.
+_LISTS = (list, tuple, set, frozenset)
+
 SETTINGS: dict[str, Setting] = {
     "relay": Setting(str, "127.0.0.1:8080"),
     "as": Setting(str, None),
@@ -198,12 +201,12 @@ class Settings:
     @staticmethod
     def _parse(setting: Setting, value: Any, where: str) -> Any:
         with _told(where):
-            if isinstance(value, dict) or (isinstance(value, list) and not setting.many):
+            if isinstance(value, dict) or (isinstance(value, _LISTS) and not setting.many):
                 raise ValueError("one plain value is wanted")
             if isinstance(value, bool) and setting.parse is not _boolean:
                 raise ValueError("true and false mean nothing here")
             if setting.many:
-                return tuple(setting.parse(str(each)) for each in (value if isinstance(value, list) else [value]))
+                return tuple(setting.parse(str(each)) for each in (value if isinstance(value, _LISTS) else [value]))
             return setting.parse(str(value))
 
     def policy(self) -> Policy:
@@ -220,7 +223,7 @@ class Settings:
             policy = self._accepting(place).over(policy)
             rules, where = place("policy")
             with _told(where):
-                for text in filter(str.strip, rules or ()):
+                for text in filter(str.strip, [rules] if isinstance(rules, str) else rules or ()):
                     policy = Policy.parse(text).over(policy)
         return policy
 

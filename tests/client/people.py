@@ -17,7 +17,7 @@ from glide.client.address import Address
 from glide.client.api import Client, connect
 from glide.client.arriving import Wishes
 from glide.client.consent import Answer, Consent
-from glide.client.dialling import Me
+from glide.client.me import Me
 from glide.client.push import Parcel, push
 from glide.client.receive import receive
 from glide.client.session import Session

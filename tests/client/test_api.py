@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -40,8 +41,8 @@ from tests.client.people import Person, content
 HELLO = b"hello"
 KIB, MIB = 1024, 1024 * 1024
 # So slow that a file of some megabytes is certainly still on its way when the first of it is there.
-SLOWLY = "everybody:do=ask,rate=512k"
-FILM = 8 * MIB
+SLOWLY = "everybody:do=ask,rate=2MiB"
+FILM = 12 * MIB
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ async def test_home_is_where_keys_and_settings_are(honest: Address, tmp_path: Pa
 
 
 @pytest.mark.parametrize("flags", [{"idel": "5s"}, {"accepts": "all"}, {"from": "bob", "nothing": 1}])
-async def test_a_flag_that_does_not_exist_is_an_error(honest: Address, alice: Person, flags: dict[str, object]) -> None:
+async def test_a_flag_that_does_not_exist_is_an_error(honest: Address, alice: Person, flags: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         async with alice.client(honest, **flags):
             pytest.fail("it began")
@@ -150,7 +151,7 @@ async def test_a_flag_that_does_not_exist_is_an_error(honest: Address, alice: Pe
 
 @pytest.mark.parametrize("flags", [{"idle": "soon"}, {"accept": "most"}, {"conflict": "fight"}, {"policy": ["x"]}])
 async def test_a_flag_with_a_value_that_it_cannot_have_is_an_error(
-    honest: Address, alice: Person, flags: dict[str, object]
+    honest: Address, alice: Person, flags: dict[str, Any]
 ) -> None:
     with pytest.raises(UsageError) as caught:
         async with alice.client(honest, role="receive", **flags) as me:
@@ -159,7 +160,7 @@ async def test_a_flag_with_a_value_that_it_cannot_have_is_an_error(
 
 
 async def test_a_role_that_does_not_exist_is_an_error(honest: Address, alice: Person) -> None:
-    with pytest.raises((UsageError, ValueError)):
+    with pytest.raises(UsageError):
         async with alice.client(honest, role="listen"):
             pytest.fail("it began")
 
@@ -522,7 +523,7 @@ async def test_offers_without_anybody_who_iterates_are_refused_in_time(
         assert scope.cancelled_caught
         # Receiving goes on without it.
         assert isinstance(await pushing(nursery, me, "bob", alice.file(HELLO)).error(), Declined)
-        assert bob.told(events.Failed)
+        await bob.hears(events.Failed)
 
 
 async def test_offers_may_be_looked_at_again_after_a_break(
@@ -611,7 +612,7 @@ async def test_one_push_that_fails_does_not_touch_the_others(
         push = pushing(nursery, me, "bob", alice.file(HELLO))
         offer = await next_offer(offers)
         with pytest.raises(NobodyThere):
-            await me.push("nobody", [alice.file(HELLO)])
+            await me.push("nobody", [alice.files])
         with pytest.raises(FileError):
             await me.push("bob", [alice.files / "nowhere"])
         await offer.accept()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from glide.cli.render import Renderer
     from glide.client.address import Address
-    from glide.client.dialling import Me
+    from glide.client.me import Me
     from glide.people.known import Pin
 
 

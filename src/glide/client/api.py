@@ -1,4 +1,4 @@
-"""The Python API: ``glide.connect``. The command line uses nothing else."""
+"""The Python API: ``glide.connect``. The verbs that send, receive, ask and pair use nothing else."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ from glide.transfer.landing import Conflict
 PIPE = "-"
 # Of a message that goes with files, in characters; the frame would hold a little more.
 LONGEST_MESSAGE = 400
+# Settings that mean something to the command line alone.
+_OF_THE_COMMAND_LINE = frozenset(
+    {"json", "quiet", "verbose", "host", "port", "greeting", "grace", "receipt", "on-offer", "on-received", "on-failed"}
+)
 # Offers that wait to be looked at by the program.
 _MOST_WAITING = receive.MOST_AT_ONCE
 
@@ -67,13 +71,16 @@ async def connect(
     """
     if role not in [*Role]:
         raise UsageError(f"There is no role {role!r}.", next=f"The roles are {', '.join(Role)}.")
+    given = {"relay": relay, "as": name, **{setting(flag): value for flag, value in flags.items()}}
     if settings is None:
-        given = {"relay": relay, "as": name, **{setting(flag): value for flag, value in flags.items()}}
-        if unknown := given.keys() - SETTINGS.keys():
-            raise UsageError(f"There is no setting {', '.join(sorted(unknown))}.")
+        if unknown := given.keys() - (SETTINGS.keys() - _OF_THE_COMMAND_LINE):
+            raise UsageError(f"There is no setting {', '.join(sorted(unknown))} of a client.")
         settings = await trio.to_thread.run_sync(Settings, given, Home(home, home) if home else Home.find())
+    elif home is not None or any(value is not None for value in given.values()):
+        raise UsageError("With `settings` all is said: relay, name, home and flags have their places in them.")
     me = await trio.to_thread.run_sync(profile.me, settings)
     mine = profile.name(settings, me.identity.public)
+    own: Exception | None = None
     with one_error():
         async with trio.open_nursery() as nursery:
             session = Session(
@@ -87,11 +94,17 @@ async def connect(
             )
             client = Client(session, settings, nursery, report)
             if role == Role.RECEIVE:
-                client.wishes(None)  # what is wrong with the settings is told before anybody is rung
+                client._wishes(None)  # what is wrong with the settings is told before anybody is rung
             if at_once:
                 await session.link(Role(role))
-            yield client
+            try:
+                yield client
+            except Exception as error:  # noqa: BLE001  # not ours: it goes past the nursery, as it came
+                own = error
+            session.over = True
             nursery.cancel_scope.cancel()
+    if own is not None:
+        raise own
 
 
 class Client:
@@ -106,6 +119,7 @@ class Client:
         self.key = session.me.identity.public
         self.known = session.me.known
         self._offers: _Offers | None = None
+        self._receives = False
 
     def __repr__(self) -> str:
         return f"<Client: {self._session!r}>"
@@ -119,30 +133,32 @@ class Client:
     async def push(
         self,
         to: str,
-        paths: Sequence[str | Path],
+        paths: str | Path | Sequence[str | Path],
         *,
+        report: events.Report | None = None,
         message: str | None = None,
         filename: str | None = None,
-        exclude: Sequence[str] | None = None,
+        exclude: str | Sequence[str] | None = None,
         gitignore: bool | None = None,
         wait: float | None = None,
         strict: bool | None = None,
     ) -> Receipt:
         """Send files and folders to a person; returns when they have confirmed all of it.
 
-        ``paths`` may be just ``-``, for standard input. ``filename`` is another name for a single file, ``exclude`` has
-        patterns as in ``.gitignore``, ``gitignore`` says to follow the folders' own. ``wait`` is how many seconds they
-        may take to appear; ``strict`` sends to nobody whose key is not verified. What is None is as the settings say.
+        ``report`` gets what happens to this push, in place of the client's. ``paths`` may be just ``-``, for standard
+        input. ``filename`` is another name for a single file, ``exclude`` has patterns as in ``.gitignore``,
+        ``gitignore`` says to follow the folders' own. ``wait`` is how many seconds they may take to appear; ``strict``
+        sends to nobody whose key is not verified. What is None is as the settings say.
 
         Raises :class:`NobodyThere`, :class:`Declined`, :class:`KeyChanged`, :class:`FileError` and others of
         :mod:`glide.errors`; :class:`Partly` has the receipt for what was confirmed. Cancelled, they are told, and keep
         what has arrived; the same push goes on there.
         """
         chosen = self._chosen
-        person, names = parse(to), [str(path) for path in paths]
+        person, names = parse(to), [str(path) for path in _listed(paths)]
         message = chosen["message"] if message is None else message
         filename = chosen["filename"] if filename is None else filename
-        exclude = chosen["exclude"] if exclude is None else exclude
+        exclude = chosen["exclude"] if exclude is None else [str(each) for each in _listed(exclude)]
         gitignore = chosen["gitignore"] if gitignore is None else gitignore
         wait = chosen["wait"] if wait is None else wait
         strict = chosen["strict"] if strict is None else strict
@@ -159,7 +175,8 @@ class Client:
                 [Path(path) for path in names], filename=filename, exclude=exclude, gitignore=gitignore, warn=warn
             )
         )
-        return await pushing.push(self._session, Parcel(person, find, message, wait, strict), self._terms, self._report)
+        parcel = Parcel(person, find, message, wait, strict)
+        return await pushing.push(self._session, parcel, self._terms, report or self._report)
 
     def offers(self) -> AsyncIterator[Offer]:
         """What others offer, while this is iterated and afterwards, until the connection ends for good.
@@ -177,9 +194,15 @@ class Client:
 
         With ``once`` set, until the first transfer that was accepted has ended. Raises why it ended otherwise.
         """
-        await receive.receive(self._session, self.wishes(ask), self._terms, self._report)
+        if self._receives:
+            raise UsageError("This client receives already: there is one who decides about offers.")
+        self._receives = True
+        try:
+            await receive.receive(self._session, self._wishes(ask), self._terms, self._report)
+        finally:
+            self._receives = False
 
-    def wishes(self, ask: Ask | None) -> Wishes:
+    def _wishes(self, ask: Ask | None) -> Wishes:
         """What the settings say of how to receive. Raises :class:`UsageError`."""
         chosen = self._chosen
         consent = Consent(
@@ -211,6 +234,11 @@ class Client:
         by that, :class:`KeyChanged` if another key is pinned, and others. Cancelled, nothing is pinned.
         """
         return await meeting.pair(self._session, parse(name), show, ask, self._terms.ask_timeout)
+
+
+def _listed(what: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    """One, as a list of one: a string is a sequence too, of its letters."""
+    return [what] if isinstance(what, (str, Path)) else what
 
 
 class _Offers:

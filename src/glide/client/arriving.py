@@ -73,7 +73,7 @@ class Shared:
 
 
 class Arriving:
-    """One offer. ``accepted`` tells whether it was."""
+    """One offer."""
 
     def __init__(self, shared: Shared, control: Link, incoming: Incoming) -> None:
         self._shared = shared
@@ -82,39 +82,35 @@ class Arriving:
         self._control = control
         self._incoming = incoming
         self._scope = trio.CancelScope()
+        self._accepted = False
         self._answer = Answer()
         self._paths: list[str] = []
-        self.accepted = False
 
-    async def run(self) -> None:
-        """See the offer to its end, and report that.
-
-        Raises a :class:`GlideError` if something was accepted and is not there, or not all of it.
-        """
+    async def run(self) -> Received | GlideError | None:
+        """See the offer to its end, and report that: what arrived, or why it did not; None if it was not accepted."""
         met = await self._met()
         if met is None:
-            return
-        connection, judgement = met
-        result: Received | GlideError = Stopped("It was stopped.", "What has arrived is kept.")
+            return None
+        result: Received | GlideError = Stopped("You stopped it.", "What has arrived is kept.")
         try:
             with self._scope:
-                async with connection:
-                    outcome = await self._receive(connection, judgement)
-                    await connection.close()
-                self._shared.once.finished = self._shared.once.wanted
-                result = await self._received(outcome)
-            if self._scope.cancelled_caught:
-                self._failed(Stopped("You stopped it.", "What has arrived is kept."))
-        except GlideError as error:
-            result = error
-            self._failed(error)
-            if self.accepted:
-                raise
-        except Exception as error:  # noqa: BLE001  # a fault in one transfer must not end a receiver that waits for others
-            result = GlideError(f"A fault of glide itself: {type(error).__name__}: {printable(str(error))}.")
-            self._failed(result)
+                result = await self._result(*met)
+            if isinstance(result, GlideError):
+                self._failed(result)
         finally:
             self._answer.ended(result)
+        return result if self._accepted else None
+
+    async def _result(self, connection: Connection, judgement: Judgement) -> Received | GlideError:
+        try:
+            async with connection:
+                outcome = await self._receive(connection, judgement)
+                await connection.close()
+            return await self._received(outcome)
+        except GlideError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # a fault in one transfer must not end a receiver that waits for others
+            return GlideError(f"A fault of glide itself: {type(error).__name__}: {printable(str(error))}.")
 
     def _failed(self, error: GlideError) -> None:
         incoming = self._incoming
@@ -176,17 +172,17 @@ class Arriving:
         incoming, wishes, shared = self._incoming, self._wishes, self._shared
         into = judgement.into if judgement.into is not None and wishes.into is not None else wishes.into
         arrival = Arrival(
-            incoming.transfer,
-            incoming.sender,
-            incoming.key,
-            self._control.relay_key,
-            into,
-            wishes.journals,
-            wishes.conflict,
-            wishes.sync,
-            shared.opened.get(into) if into is not None else None,
-            judgement.most,
-            self._throttle(judgement.rate),
+            transfer=incoming.transfer,
+            sender=incoming.sender,
+            key=incoming.key,
+            relay=self._control.relay_key,
+            into=into,
+            journals=wishes.journals,
+            conflict=wishes.conflict,
+            sync=wishes.sync,
+            opened=shared.opened.get(into) if into is not None else None,
+            most=judgement.most,
+            throttle=self._throttle(judgement.rate),
         )
         with self._control.hint(incoming.transfer) as hint:
             return await receiving.receive(
@@ -217,7 +213,7 @@ class Arriving:
         self._shared.report(event)
 
     def _note_accepted(self) -> None:
-        self.accepted = True
+        self._accepted = True
         self._shared.once.accepted(self._incoming.key)
 
     async def _decide(self, arrival: Arrival, offered: Offered) -> Arrival:

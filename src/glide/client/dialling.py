@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import trio
 
 from glide import events
 from glide.client.address import Address
 from glide.client.link import Link
-from glide.crypto.identity import Identity, fingerprint
+from glide.client.me import Me
+from glide.crypto.identity import fingerprint
 from glide.errors import (
     ConnectionLost,
     KeyChanged,
@@ -25,9 +25,8 @@ from glide.errors import (
     one_error,
 )
 from glide.net.connection import Connection
-from glide.net.deadlines import Deadlines
 from glide.net.opening import initiate
-from glide.people.known import Known, Trust
+from glide.people.known import Trust, check_relay
 from glide.protocol.messages import (
     Hello,
     Incoming,
@@ -44,15 +43,6 @@ from glide.text import printable
 _MOST_INCOMING = 64
 
 
-@dataclass(frozen=True)
-class Me:
-    """Who I am, whom I know, and how patient I am."""
-
-    identity: Identity
-    known: Known
-    deadlines: Deadlines
-
-
 async def _dial(address: Address, purpose: Purpose, me: Me) -> tuple[Connection, Trust]:
     """A connection to the relay, its key checked against what was said and what is pinned."""
     try:
@@ -63,6 +53,7 @@ async def _dial(address: Address, purpose: Purpose, me: Me) -> tuple[Connection,
     except OSError as error:
         raise _unreachable(address, _reason(error)) from None
     trust = Trust.NEW
+    pin = await trio.to_thread.run_sync(me.known.relay, str(address))
 
     def check(key: bytes) -> None:
         nonlocal trust
@@ -73,7 +64,7 @@ async def _dial(address: Address, purpose: Purpose, me: Me) -> tuple[Connection,
                 "Nothing was transferred. Another machine may be answering in its place.",
                 "Ask whoever runs it for the line that `glide serve` prints.",
             )
-        trust = me.known.check_relay(str(address), key)
+        trust = check_relay(pin, str(address), key)
 
     try:
         connection, _ = await initiate(
@@ -119,7 +110,7 @@ async def connect(
     connection, trust = await _dial(address, Purpose.CONTROL, me)
     async with connection:
         if trust is Trust.NEW:
-            me.known.remember_relay(str(address), connection.peer_key)
+            await trio.to_thread.run_sync(me.known.remember_relay, str(address), connection.peer_key)
             report(
                 events.Notice(
                     f"First meeting with the relay {address}: its key is {fingerprint(connection.peer_key)}, "

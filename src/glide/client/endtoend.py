@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import trio
 
-from glide.client.dialling import Me
+from glide.client.me import Me
 from glide.crypto.identity import fingerprint
 from glide.errors import KeyChanged
 from glide.net.connection import Connection

@@ -53,14 +53,15 @@ class Link:
         finally:
             del self.hints[transfer]
 
-    async def ask(self, message: Message) -> None:
+    async def ask(self, message: Message, within: float | None = None) -> None:
         """Say something to the relay. Raises why the connection ended, if it has.
 
-        Not to be cut by a cancellation, which would cost all who share this connection; takes ten seconds at most.
+        Not to be cut by a cancellation, which would cost all who share this connection; it takes ``within`` seconds at
+        most, or those of a handshake.
         """
         if self.why is not None:
             raise self.why
-        seconds = self.connection.deadlines.handshake
+        seconds = within if within is not None else self.connection.deadlines.handshake
         with trio.move_on_after(seconds, shield=True):
             await self.connection.send(message)
             return

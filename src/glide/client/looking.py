@@ -9,6 +9,7 @@ from pathlib import Path
 from glide import events
 from glide.client import dialling, profile
 from glide.client.link import Link
+from glide.client.me import Me
 from glide.crypto.identity import Identity, parse_key
 from glide.errors import FileError
 from glide.people.known import Known
@@ -47,6 +48,6 @@ async def connect(chosen: Settings, mine: Identity, report: events.Report) -> As
         if isinstance(event, events.Detail):
             report(event)
 
-    me = dialling.Me(mine, Pins(chosen.home.known), profile.deadlines(chosen))
+    me = Me(mine, Pins(chosen.home.known), profile.deadlines(chosen))
     async with dialling.connect(profile.address(chosen), me, role=Role.ASK, name=None, report=details) as link:
         yield link

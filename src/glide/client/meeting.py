@@ -10,6 +10,7 @@ import trio
 from glide.client import dialling, endtoend, ringing
 from glide.client.endtoend import Binding
 from glide.client.link import Link
+from glide.client.me import Me
 from glide.client.pairing import Paired, show, type_in
 from glide.client.ringing import Answers
 from glide.client.session import Session
@@ -56,9 +57,23 @@ async def _meet(
     session: Session, control: Link, answers: Answers, transfer: bytes, to: str, show_code: Show, patience: float
 ) -> tuple[Connection, str | None]:
     """The other one, whose key nobody vouches for yet; and the code, if we are the one who has shown it."""
-    me, code = session.me, None
+    me = session.me
     await control.ask(Push(to=to, transfer=transfer, pair=True))
-    seconds = me.deadlines.handshake
+    met, code = await _found(control, answers, to, show_code, patience)
+    await trio.to_thread.run_sync(me.known.check, control.relay_key, to, met.key)
+    binding = _binding(control, me, to, met, typing=code is None)
+    if isinstance(met, Ringing):
+        stream, already = await ringing.pipe(control, answers, me, met, to)
+        return await _greet(endtoend.as_sender(stream, already, binding, me), stream), code
+    stream, already = await dialling.open_data(control.address, control.relay_key, met.ticket, me)
+    return await _greet(endtoend.as_receiver(stream, already, binding, me), stream), code
+
+
+async def _found(
+    control: Link, answers: Answers, to: str, show_code: Show, patience: float
+) -> tuple[Ringing | Incoming, str | None]:
+    """How the two met at the relay, and the code that was shown meanwhile, if we are the one who waits."""
+    code, seconds = None, control.connection.deadlines.handshake
     with trio.move_on_after(seconds) as waiting:
         while True:
             match await control.answer(answers):
@@ -67,15 +82,9 @@ async def _meet(
                     show_code(code)
                     waiting.deadline = trio.current_time() + (patience or float("inf"))
                 case Ringing() as rung if code is None:
-                    await trio.to_thread.run_sync(me.known.check, control.relay_key, to, rung.key)
-                    stream, already = await ringing.pipe(control, answers, me, rung, to)
-                    binding = _binding(control, me, to, rung, typing=True)
-                    return await _greet(endtoend.as_sender(stream, already, binding, me), stream), None
+                    return rung, None
                 case Incoming() as incoming if code is not None:
-                    await trio.to_thread.run_sync(me.known.check, control.relay_key, to, incoming.key)
-                    stream, already = await dialling.open_data(control.address, control.relay_key, incoming.ticket, me)
-                    binding = _binding(control, me, to, incoming, typing=False)
-                    return await _greet(endtoend.as_receiver(stream, already, binding, me), stream), code
+                    return incoming, code
                 case Failed() as failed:
                     raise ringing.failure(failed, to)
     if code is None:
@@ -95,7 +104,7 @@ async def _greet(handshake: Awaitable[Connection], stream: trio.SocketStream) ->
         raise
 
 
-def _binding(control: Link, me: dialling.Me, to: str, met: Ringing | Incoming, *, typing: bool) -> Binding:
+def _binding(control: Link, me: Me, to: str, met: Ringing | Incoming, *, typing: bool) -> Binding:
     """What the two are bound to. Whoever types the code is the initiator, and chose the id."""
     assert control.name is not None, "whoever pairs has a name"
     mine, theirs = (control.name, me.identity.public), (to, met.key)

@@ -12,7 +12,6 @@ class Once:
 
     def __init__(self, *, wanted: bool) -> None:
         self.wanted = wanted
-        self.finished = False
         self._taken: bytes | None = None  # the key of whose transfer has been accepted
         self._came_again: trio.Event | None = None  # set when a sender that was lost has come again
 

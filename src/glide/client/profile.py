@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from glide.client.address import Address
-from glide.client.dialling import Me
+from glide.client.me import Me
 from glide.crypto.identity import key_text, load_or_create
-from glide.net.deadlines import Deadlines
 from glide.people.known import Known
 from glide.protocol import names
 from glide.settings import Settings, login
-from glide.transfer.terms import Terms
+
+if TYPE_CHECKING:
+    from glide.net.deadlines import Deadlines
+    from glide.transfer.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,14 @@ def me(chosen: Settings) -> Me:
 
 
 def deadlines(chosen: Settings) -> Deadlines:
+    from glide.net.deadlines import Deadlines  # only verbs that talk to a relay need trio
+
     return Deadlines(handshake=chosen["handshake-timeout"], keepalive=chosen["keepalive"], lost=chosen["lost-after"])
 
 
 def terms(chosen: Settings) -> Terms:
+    from glide.transfer.terms import Terms
+
     return Terms(chosen["idle"], chosen["ask-timeout"], chosen["retry"], chosen["stall-after"])
 
 

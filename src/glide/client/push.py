@@ -21,7 +21,7 @@ from glide.protocol.messages import Push, Ringing, Role
 from glide.text import counted, duration
 from glide.transfer import sending
 from glide.transfer.gathering import Gathered
-from glide.transfer.terms import Terms
+from glide.transfer.terms import Outcome, Terms
 
 
 @dataclass(frozen=True)
@@ -85,36 +85,45 @@ class _Pushing:
         self._until = trio.current_time() + parcel.wait  # for them to come
         self._queued = False
         self._accepted = False
+        self._lost: GlideError | None = None  # why the last connection that there was is there no more
         self._there = 0  # bytes, the most that ever were at the receiver
         self._warned: set[str] = set()
 
     async def run(self) -> Receipt:
-        gathered = await self._gather()
         backoff = Backoff(self._terms.retry)
-        lost: GlideError | None = None
         while True:
+            gathered = await self._gather()
             try:
-                return self._delivered(await self._attempt(gathered, backoff), gathered)
-            except (NobodyThere, RelayRefused) as error:
-                # Whoever was lost may be trying to come back too.
-                patient = isinstance(error, NobodyThere) and self._waits
-                if not patient and (lost is None or (self._parcel.wait and not self._accepted)):
-                    raise
-                problem: GlideError = lost or error
-                reason = error.what
+                receipt, outcome, gathered = await self._attempt(gathered, backoff)
             except GlideError as error:
-                if not error.worth_a_retry or not self._session.was_there or gathered.manifest.streams:
-                    raise
-                problem = lost = error
+                wait = self._after(error, backoff, again=not gathered.manifest.streams)
                 reason = error.what
-                # Whoever waits for hours can wait for a relay too.
-                patient = self._waits and not self._accepted and self._terms.retry > 0
-            wait = backoff.pause() if patient else backoff.next(problem)
+            else:
+                return self._delivered(receipt, outcome, gathered)
             self._report(
                 events.StalledEvent(self._id, "network", round(wait), f"{reason} Trying again in {duration(wait)}.")
             )
             await trio.sleep(wait)
-            gathered = await self._gather()
+
+    def _after(self, error: GlideError, backoff: Backoff, *, again: bool) -> float:
+        """How many seconds to wait before the next attempt; raises ``error``, or what it came of, if there is none.
+
+        ``again`` says that what is sent can be read again.
+        """
+        not_there = isinstance(error, (NobodyThere, RelayRefused))
+        if isinstance(error, NobodyThere) and self._waits:
+            return backoff.pause()
+        if not_there and (self._lost is None or (self._parcel.wait and not self._accepted)):
+            raise error
+        if not not_there:
+            if not error.worth_a_retry or not self._session.was_there or not again:
+                raise error
+            self._lost = error
+            if self._waits and not self._accepted and self._terms.retry:
+                return backoff.pause()  # whoever waits for hours can wait for a relay too
+        # Whoever was lost may be trying to come back too.
+        assert self._lost is not None, "an error that is told before anything was lost is raised"
+        return backoff.next(self._lost)
 
     @property
     def _waits(self) -> bool:
@@ -131,7 +140,7 @@ class _Pushing:
         self._warned.update(warnings)
         return gathered
 
-    async def _attempt(self, gathered: Gathered, backoff: Backoff) -> Receipt:
+    async def _attempt(self, gathered: Gathered, backoff: Backoff) -> tuple[Receipt, Outcome, Gathered]:
         transfer = secrets.token_bytes(16) if self._attempts else self._id
         self._attempts += 1
         control = await self._session.link(Role.SEND)
@@ -140,7 +149,7 @@ class _Pushing:
         me, to = self._me, self._parcel.to
         if self._parcel.strict:
             await self._check_verified(control)
-        rung, stream, already = await self._reach(control, transfer)
+        rung, gathered, stream, already = await self._reach(control, transfer, gathered)
         async with stream:
             self._report(events.Detail(f"Transfer {transfer.hex()}: the relay has joined the two ends."))
             binding = endtoend.Binding(transfer, control.relay_key, name, me.identity.public, to, rung.key)
@@ -169,10 +178,9 @@ class _Pushing:
                     again=self._accepted,
                 )
             await connection.close()
-        self._outcome = outcome
         await trio.to_thread.run_sync(me.known.transferred, control.relay_key, to)
         who = control.relay_key, name, me.identity.public, to, rung.key
-        return Receipt(self._id, time.time(), *who, outcome.items, outcome.bytes, outcome.digest)
+        return Receipt(self._id, time.time(), *who, outcome.items, outcome.bytes, outcome.digest), outcome, gathered
 
     async def _check_verified(self, control: Link) -> None:
         pin = await trio.to_thread.run_sync(self._me.known.find, control.relay_key, self._parcel.to)
@@ -183,8 +191,10 @@ class _Pushing:
                 f"Compare your keys: `glide verify {self._parcel.to}`, or `glide pair {self._parcel.to}`.",
             )
 
-    async def _reach(self, control: Link, transfer: bytes) -> tuple[Ringing, trio.SocketStream, bytes]:
-        """Ring them, for as long as there is time, and be joined to them by the relay."""
+    async def _reach(
+        self, control: Link, transfer: bytes, gathered: Gathered
+    ) -> tuple[Ringing, Gathered, trio.SocketStream, bytes]:
+        """Ring them while there is time, and be joined to them by the relay. What is sent is what is there then."""
         me, to = self._me, self._parcel.to
         push = Push(to=to, transfer=transfer, wait=self._waits)
         with control.answers(transfer) as answers:
@@ -200,11 +210,13 @@ class _Pushing:
                 trust = await trio.to_thread.run_sync(me.known.check, control.relay_key, to, rung.key)
                 aliases = await trio.to_thread.run_sync(me.known.aliases, control.relay_key, to, rung.key)
                 self._report(events.Ringing(self._id, to, rung.key, trust, aliases))
+                if self._queued:
+                    gathered = await self._gather()
                 stream, already = await self._pipe(control, answers, rung, waited=push.wait)
             except BaseException:
                 await ringing.withdraw(control, transfer)
                 raise
-        return rung, stream, already
+        return rung, gathered, stream, already
 
     async def _pipe(
         self, control: Link, answers: ringing.Answers, rung: Ringing, *, waited: bool
@@ -223,8 +235,8 @@ class _Pushing:
 
     # --- the end ---
 
-    def _delivered(self, receipt: Receipt, gathered: Gathered) -> Receipt:
-        parcel, outcome = self._parcel, self._outcome
+    def _delivered(self, receipt: Receipt, outcome: Outcome, gathered: Gathered) -> Receipt:
+        parcel = self._parcel
         self._report(events.Delivered(self._id, parcel.to, receipt.items, receipt.bytes, receipt.digest))
         for problem in outcome.problems:
             self._report(events.Notice(f"Not sent: {problem}."))

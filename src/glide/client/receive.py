@@ -95,20 +95,17 @@ class _Receiver:
 
     async def _handle(self, control: Link, incoming: Incoming, all_of_it: trio.CancelScope) -> None:
         """One offer. Whatever comes of it, receiving goes on; with ``once`` an accepted one ends it."""
-        arriving = Arriving(self._shared, control, incoming)
-        lost: GlideError | None = None
         try:
-            await arriving.run()
-        except GlideError as error:
-            lost = error
+            result = await Arriving(self._shared, control, incoming).run()
         finally:
             self._active.remove(incoming.key)
-        if lost is not None and self._once.wanted:
-            final = self._shared.wishes.into is None or not lost.worth_a_retry or not self._terms.retry
-            if final or self._once.finished:
-                raise lost
-            await self._give_up(lost, self._once.expect_again())
-        if self._once.finished:
+        if result is None or not self._once.wanted:
+            return
+        if isinstance(result, GlideError):
+            if self._shared.wishes.into is None or not result.worth_a_retry or not self._terms.retry:
+                raise result
+            await self._give_up(result, self._once.expect_again())
+        else:
             all_of_it.cancel()
 
     async def _give_up(self, error: GlideError, came_again: trio.Event) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from random import SystemRandom
 
 import trio
 
@@ -13,6 +13,7 @@ from glide.text import duration
 # be met by all its clients at once: each wait is anywhere between half of it and all.
 _FIRST = 0.25
 _LONGEST = 15.0
+_DICE = SystemRandom()
 
 
 class Backoff:
@@ -40,6 +41,6 @@ class Backoff:
 
     def pause(self) -> float:
         """The same where there is no limit."""
-        wait = self._wait * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, guards nothing
+        wait = self._wait * _DICE.uniform(0.5, 1.0)
         self._wait = min(2 * self._wait, _LONGEST)
         return wait

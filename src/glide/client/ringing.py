@@ -7,8 +7,8 @@ from collections.abc import Callable
 import trio
 
 from glide.client import dialling
-from glide.client.dialling import Me
 from glide.client.link import Link
+from glide.client.me import Me
 from glide.errors import Declined, GlideError, NobodyThere, RelayRefused, Replaced, Stalled
 from glide.protocol.fields import Message
 from glide.protocol.messages import Failed, Push, Queued, Ringing, Withdraw
@@ -42,11 +42,10 @@ async def ring(control: Link, answers: Answers, push: Push, on_queued: Callable[
 
 async def withdraw(control: Link, transfer: bytes) -> None:
     """Have the relay ring for it no more. Takes at most ``farewell`` seconds, cancelled or not."""
-    with trio.move_on_after(control.connection.deadlines.farewell, shield=True):
-        try:
-            await control.ask(Withdraw(transfer=transfer))
-        except GlideError:
-            pass  # with the session it is gone anyway
+    try:
+        await control.ask(Withdraw(transfer=transfer), within=control.connection.deadlines.farewell)
+    except GlideError:
+        pass  # with the session it is gone anyway
 
 
 async def pipe(control: Link, answers: Answers, me: Me, ringing: Ringing, to: str) -> tuple[trio.SocketStream, bytes]:

@@ -7,10 +7,10 @@ import trio
 from glide import events
 from glide.client import dialling
 from glide.client.address import Address
-from glide.client.dialling import Me
 from glide.client.link import Link
+from glide.client.me import Me
 from glide.crypto.identity import key_text
-from glide.errors import NameTaken
+from glide.errors import NameTaken, UsageError
 from glide.protocol.messages import Role
 
 
@@ -35,6 +35,7 @@ class Session:
         self.me = me
         self.name = name
         self.report = report
+        self.over = False  # whoever was connected has ended that
         self.was_there = False  # connected at least once: what is wrong then is worth another try
         self._nursery = nursery
         self._fallback = f"{name[:27]}-{key_text(me.identity.public)[:4]}" if name and by_default else None
@@ -52,9 +53,12 @@ class Session:
         :class:`RelayRefused`, and what else a connection may raise. Cancelled while it dials, nothing is left.
         """
         async with self._dialling:
-            for there in (self._links.get(Role.RECEIVE), self._links.get(role)):
-                if there is not None and there.why is None:
-                    return there
+            if self.over:
+                raise UsageError("The connection to the relay was given up: its block has ended.")
+            fit = {Role.RECEIVE, role} if role is not Role.ASK else {*Role}
+            for there, link in self._links.items():
+                if there in fit and link.why is None:
+                    return link
             try:
                 return await self._dialled(role)
             except NameTaken as error:

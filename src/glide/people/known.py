@@ -157,18 +157,7 @@ class Known:
 
     def check_relay(self, address: str, key: bytes) -> Trust:
         """As :meth:`check`, for the relay at ``address`` (HOST:PORT)."""
-        pin = self.relay(address)
-        if pin is None:
-            return Trust.NEW
-        if pin.key != key:
-            raise KeyChanged(
-                f"The key of the relay {address} is not the one on record: {fingerprint(key)} where "
-                f"{fingerprint(pin.key)} was pinned.",
-                "Nothing was transferred. Another machine may be answering in its place; or it was set up anew.",
-                f"Ask whoever runs it. If the new key is right: `glide known forget --relay {address}`, then "
-                "try again.",
-            )
-        return Trust.KNOWN
+        return check_relay(self.relay(address), address, key)
 
     def remember_relay(self, address: str, key: bytes) -> None:
         with self._changing() as book:
@@ -220,6 +209,20 @@ class Known:
                 "It was left as it is.",
                 "Check the folder's permissions, or set GLIDE_HOME to a folder of your own.",
             ) from None
+
+
+def check_relay(pin: RelayPin | None, address: str, key: bytes) -> Trust:
+    """How well ``key`` is known as the relay's there, of which ``pin`` is on record. Raises :class:`KeyChanged`."""
+    if pin is None:
+        return Trust.NEW
+    if pin.key != key:
+        raise KeyChanged(
+            f"The key of the relay {address} is not the one on record: {fingerprint(key)} where "
+            f"{fingerprint(pin.key)} was pinned.",
+            "Nothing was transferred. Another machine may be answering in its place; or it was set up anew.",
+            f"Ask whoever runs it. If the new key is right: `glide known forget --relay {address}`, then try again.",
+        )
+    return Trust.KNOWN
 
 
 def _lock(descriptor: int) -> None:

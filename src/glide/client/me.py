@@ -1,0 +1,21 @@
+"""Whoever runs this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from glide.crypto.identity import Identity
+from glide.people.known import Known
+
+if TYPE_CHECKING:
+    from glide.net.deadlines import Deadlines
+
+
+@dataclass(frozen=True)
+class Me:
+    """Who I am, whom I know, and how patient I am."""
+
+    identity: Identity
+    known: Known
+    deadlines: Deadlines
