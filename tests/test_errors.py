@@ -14,6 +14,7 @@ from glide import errors
 from glide.errors import (
     ConnectionLost,
     Declined,
+    Engaged,
     Exit,
     FileError,
     GlideError,
@@ -48,6 +49,7 @@ CONTRACT: dict[type[GlideError], tuple[str, int]] = {
     ConnectionLost: ("lost", 6),
     Stalled: ("stalled", 6),
     NotVerified: ("not-verified", 5),
+    Engaged: ("engaged", 4),
     IntegrityError: ("integrity", 7),
     FileError: ("file", 8),
     NameUnusable: ("name-unusable", 9),

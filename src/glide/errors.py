@@ -72,6 +72,12 @@ class Declined(GlideError):
     code, exit = "declined", Exit.DECLINED
 
 
+class Engaged(Declined):
+    """The other person's glide looks at as many offers as it does at once."""
+
+    code = "engaged"
+
+
 class Stopped(GlideError):
     """The other person stopped a transfer that had been accepted or offered."""
 

@@ -159,7 +159,7 @@ class Person:
     async def receive(self, relay: Address, policy: Policy = ALL, ask: Asked | None = None, **more: Any) -> None:
         async def answer(offer: events.OfferArrived) -> Answer | None:
             assert ask is not None, "somebody to ask"
-            return Answer() if await ask(offer) else None
+            return Answer(Trust.KNOWN) if await ask(offer) else None
 
         consent = Consent(policy, ask=answer if ask else None, ask_timeout=self.terms.ask_timeout)
         wishes = Wishes(self.into, self.into.parent / "partials", consent, sync=False, **more)

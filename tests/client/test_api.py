@@ -116,7 +116,18 @@ async def test_a_push_and_an_offer_by_way_of_the_api(
     assert received.digest == receipt.digest
     assert (receipt.sender, receipt.sender_key, receipt.to, receipt.to_key) == ("alice", alice.key, "bob", bob.key)
     assert (receipt.relay_key, receipt.items, receipt.bytes) == (key, 1, 5)
-    assert alice.trusts(key, bob) is bob.trusts(key, alice) is Trust.KNOWN
+    assert alice.trusts(key, bob) is Trust.KNOWN
+    assert bob.trusts(key, alice) is Trust.SEEN, "no person has said yes"
+
+
+async def test_C1_known_takes_the_word_of_a_person(
+    honest: Address, key: bytes, alice: Person, bob: Person, nursery: trio.Nursery
+) -> None:
+    async with alice.client(honest) as me, bob.client(honest, role="receive") as him:
+        push = begin(nursery, partial(me.push, "bob", alice.file(HELLO)))
+        await (await next_offer(him.offers())).accept(known=True)
+        await push.result()
+    assert bob.trusts(key, alice) is Trust.KNOWN
 
 
 async def test_who_i_am_is_known_to_the_client(honest: Address, alice: Person) -> None:

@@ -77,7 +77,8 @@ def says(rule: Rule) -> tuple[Verdict, Path | None, int | None, int | None]:
 
 def counts(whose: str, rule: Rule, kind: Kind) -> bool:
     trusted = kind.trust in (KNOWN, VERIFIED)
-    return kind in ABOUT[whose] and (whose != "@carol" or rule.do is not ACCEPT or trusted)
+    opens = rule.do is ACCEPT or rule.into is not None
+    return kind in ABOUT[whose] and (whose != "@carol" or not opens or trusted)
 
 
 # --- each rule, and each pair ------------------------------------------------------------------------------------
@@ -148,10 +149,18 @@ def test_C1_a_yes_for_a_name_is_only_for_the_key_that_is_known_by_it(
     assert found.judge(trust, "dave").do is DENY
 
 
-@pytest.mark.parametrize("trust", Trust)
-def test_folder_and_limits_of_a_person_count_even_where_the_yes_does_not(trust: Trust) -> None:
+@pytest.mark.parametrize("trust", [NEW, SEEN])
+def test_C1_a_name_that_nobody_has_proved_opens_nothing_and_may_close(trust: Trust) -> None:
+    wider = policy(everybody=Rule(ASK, Path("all"), 5, 6), carol=Rule(ACCEPT, Path("carol"), 7, UNLIMITED))
+    assert judged(wider, Kind(trust, named=True)) == (ASK, Path("all"), 5, 6)
+    narrower = policy(everybody=Rule(ASK, Path("all"), 5), carol=Rule(DENY, Path("carol"), 4, 3))
+    assert judged(narrower, Kind(trust, named=True)) == (DENY, Path("all"), 4, 3)
+
+
+@pytest.mark.parametrize("trust", [KNOWN, VERIFIED])
+def test_folder_and_limits_of_a_person_whose_key_is_known_count(trust: Trust) -> None:
     found = policy(everybody=Rule(ASK, Path("all"), 5, 6), carol=Rule(ACCEPT, Path("carol"), 7, 8))
-    assert judged(found, Kind(trust, named=True))[1:] == (Path("carol"), 7, 8)
+    assert judged(found, Kind(trust, named=True)) == (ACCEPT, Path("carol"), 7, 8)
 
 
 @pytest.mark.parametrize("name", ["everybody", "known", "verified"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import trio
 
@@ -68,8 +67,8 @@ class Shared:
     once: Once
     room: Room = field(default_factory=Room)
     claims: Claims = field(default_factory=Claims)
-    # By the sender's key: one for all that comes from the same person at once.
-    throttles: WeakValueDictionary[bytes, Throttle] = field(default_factory=WeakValueDictionary)
+    # By the sender's key: one for all that comes from the same person, as long as they owe something.
+    throttles: dict[bytes, Throttle] = field(default_factory=dict)
 
 
 class Arriving:
@@ -170,7 +169,7 @@ class Arriving:
 
     async def _receive(self, connection: Connection, judgement: Judgement) -> Outcome:
         incoming, wishes, shared = self._incoming, self._wishes, self._shared
-        into = judgement.into if judgement.into is not None and wishes.into is not None else wishes.into
+        into = self._into(judgement)
         arrival = Arrival(
             transfer=incoming.transfer,
             sender=incoming.sender,
@@ -180,9 +179,7 @@ class Arriving:
             journals=wishes.journals,
             conflict=wishes.conflict,
             sync=wishes.sync,
-            opened=shared.opened.get(into) if into is not None else None,
-            most=judgement.most,
-            throttle=self._throttle(judgement.rate),
+            opened=self._opened(into),
         )
         with self._control.hint(incoming.transfer) as hint:
             return await receiving.receive(
@@ -197,14 +194,25 @@ class Arriving:
                 report=self._report,
             )
 
+    def _into(self, judgement: Judgement) -> Path | None:
+        """Where it goes: standard output, if that was said; else the policy's folder, or the usual one."""
+        into = self._wishes.into
+        return judgement.into if judgement.into is not None and into is not None else into
+
+    def _opened(self, into: Path | None) -> Destination | None:
+        return self._shared.opened.get(into) if into is not None else None
+
     def _throttle(self, rate: int | None) -> Throttle | None:
-        """One for all that comes from the same person at once."""
+        """One for all that comes from the same person."""
         if rate is None:
             return None
         key = self._incoming.key
-        there = self._shared.throttles.get(key)
+        throttles = self._shared.throttles
+        for other in [other for other, throttle in throttles.items() if throttle.idle]:
+            del throttles[other]
+        there = throttles.get(key)
         if there is None or there.rate != rate:
-            there = self._shared.throttles[key] = Throttle(rate)
+            there = throttles[key] = Throttle(rate)
         return there
 
     def _report(self, event: events.Event) -> None:
@@ -221,14 +229,21 @@ class Arriving:
         incoming, relay_key, known = self._incoming, self._control.relay_key, self._me.known
         once = self._shared.once
         once.check(incoming.key)
-        earned, answer = await self._wishes.consent.decide(known, relay_key, incoming, offered, self._shared.report)
+        consent = self._wishes.consent
+        judgement, answer = await consent.decide(known, relay_key, incoming, offered, self._shared.report)
         self._answer = answer
         answer.begun(self._scope)
         once.check(incoming.key)  # another one may have been accepted while this one was looked at
-        await trio.to_thread.run_sync(known.remember, relay_key, incoming.sender, incoming.key, earned)
-        if answer.into is not None:
-            arrival = replace(arrival, into=answer.into, opened=None)
-        return replace(arrival, conflict=answer.conflict or arrival.conflict)
+        await trio.to_thread.run_sync(known.remember, relay_key, incoming.sender, incoming.key, answer.trust)
+        into = self._into(judgement)
+        return replace(
+            arrival,
+            into=into if answer.into is None else answer.into,
+            opened=self._opened(into) if answer.into is None else None,
+            conflict=answer.conflict or arrival.conflict,
+            most=judgement.most,
+            throttle=self._throttle(judgement.rate),
+        )
 
 
 async def reject(control: Link, incoming: Incoming, error: GlideError) -> None:

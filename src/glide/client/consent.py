@@ -27,8 +27,12 @@ _NAMES = 4
 
 @dataclass(frozen=True)
 class Answer:
-    """A yes. ``into`` and ``conflict`` are None for what holds anyway; ``begun`` is told how to stop what follows."""
+    """A yes. ``into`` and ``conflict`` are None for what holds anyway; ``begun`` is told how to stop what follows.
 
+    ``trust`` is what the sender has earned by it: *known* takes the yes of a person at a terminal (C1).
+    """
+
+    trust: Trust = Trust.SEEN
     into: Path | None = None
     conflict: Conflict | None = None
     begun: Callable[[trio.CancelScope], None] = lambda _: None
@@ -61,8 +65,8 @@ class Consent:
 
     async def decide(
         self, known: Known, relay_key: bytes, incoming: Incoming, offered: Offered, report: events.Report
-    ) -> tuple[Trust, Answer]:
-        """How well the sender is known after a yes, and what was said; raises :class:`Declined` for a no."""
+    ) -> tuple[Judgement, Answer]:
+        """What is taken of them now, and what was said; raises :class:`Declined` for a no."""
 
         def look() -> tuple[Judgement, Trust, tuple[str, ...]]:
             # Anew: what was pinned, or forgotten, since they rang counts.
@@ -74,8 +78,8 @@ class Consent:
         report(arrived)
         self._check(offered.manifest, judgement, incoming.sender)
         if judgement.do is Verdict.ACCEPT or offered.before:  # a person has said yes to all of this before
-            return Trust.SEEN, Answer()
-        return Trust.KNOWN, await self._asked(arrived)
+            return judgement, Answer()
+        return judgement, await self._asked(arrived)
 
     def _check(self, manifest: Manifest, judgement: Judgement, sender: str) -> None:
         if not self.allow_hidden:

@@ -51,7 +51,12 @@ class Link:
         try:
             yield hint
         finally:
-            del self.hints[transfer]
+            if self.hints.get(transfer) is hint:
+                del self.hints[transfer]
+
+    def knows(self, transfer: bytes) -> bool:
+        """True if something of this id is under way here: ids of others must not be mistaken for it."""
+        return transfer in self.hints or transfer in self._expected
 
     async def ask(self, message: Message, within: float | None = None) -> None:
         """Say something to the relay. Raises why the connection ended, if it has.

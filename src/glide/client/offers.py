@@ -56,22 +56,24 @@ class Offer:
         self.open = False
         self._answered.set()
 
-    async def accept(self, into: str | Path | None = None, *, conflict: Conflict | str | None = None) -> Received:
+    async def accept(
+        self, into: str | Path | None = None, *, conflict: Conflict | str | None = None, known: bool = False
+    ) -> Received:
         """Say yes; returns when all of it has its final names in ``into`` (by default where offers go anyway).
 
-        ``conflict`` says what to do when a name is taken: ``rename``, ``skip``, ``overwrite`` or ``refuse``. Raises a
-        :class:`GlideError`, and :class:`Declined` if the offer is not open any more. Cancelled, the sender is told,
-        and what has arrived is kept to go on with it later.
+        ``conflict`` says what to do when a name is taken: ``rename``, ``skip``, ``overwrite`` or ``refuse``. ``known``
+        says that a person has said yes, who has seen whose key it is: the sender is known by that, only seen otherwise.
+
+        Raises a :class:`GlideError`, and :class:`Declined` if the offer is not open any more. Cancelled, the sender is
+        told, and what has arrived is kept to go on with it later.
         """
         if not self.open:
             raise Declined("The offer is not open any more: it was withdrawn, answered, or nobody did in time.")
+        where = Path(into) if into is not None else None
+        how = Conflict(conflict) if conflict is not None else None
+        trust = Trust.KNOWN if known else Trust.SEEN
+        self._answer = Answer(trust, where, how, self._begun, self._ended)
         self.open = False
-        self._answer = Answer(
-            Path(into) if into is not None else None,
-            Conflict(conflict) if conflict is not None else None,
-            self._begun,
-            self._ended,
-        )
         self._answered.set()
         try:
             await self._over.wait()
@@ -91,10 +93,12 @@ class Offer:
         """Wait for :meth:`accept` or :meth:`decline`: what was said, None for no. Cancelled, it is closed."""
         try:
             await self._answered.wait()
-        finally:
+        except BaseException:
             self.open = False
-            if self._answer is None or not self._answered.is_set():
-                self._over.set()
+            self._over.set()  # a yes that came in the same moment comes too late
+            raise
+        if self._answer is None:
+            self._over.set()
         return self._answer
 
     def _begun(self, scope: trio.CancelScope) -> None:

@@ -14,7 +14,7 @@ from glide.client import endtoend, ringing
 from glide.client.link import Link
 from glide.client.retry import Backoff
 from glide.client.session import Session
-from glide.errors import Declined, GlideError, NobodyThere, NotVerified, Partly, RelayRefused
+from glide.errors import Declined, Engaged, GlideError, NobodyThere, NotVerified, Partly, RelayRefused
 from glide.events import Raw
 from glide.people.known import Trust
 from glide.protocol.messages import Push, Ringing, Role
@@ -111,7 +111,7 @@ class _Pushing:
         ``again`` says that what is sent can be read again.
         """
         not_there = isinstance(error, (NobodyThere, RelayRefused))
-        if isinstance(error, NobodyThere) and self._waits:
+        if isinstance(error, (NobodyThere, Engaged)) and self._waits:
             return backoff.pause()
         if not_there and (self._lost is None or (self._parcel.wait and not self._accepted)):
             raise error
@@ -148,13 +148,15 @@ class _Pushing:
         assert name is not None, "whoever sends has a name"
         me, to = self._me, self._parcel.to
         if self._parcel.strict:
-            await self._check_verified(control)
+            await self._check_verified(control)  # before anybody is disturbed
         rung, gathered, stream, already = await self._reach(control, transfer, gathered)
         async with stream:
             self._report(events.Detail(f"Transfer {transfer.hex()}: the relay has joined the two ends."))
             binding = endtoend.Binding(transfer, control.relay_key, name, me.identity.public, to, rung.key)
             connection = await endtoend.as_sender(stream, already, binding, me)
             self._report(events.Detail(f"{to} has proved the key; making the offer."))
+            if self._parcel.strict:
+                await self._check_verified(control)
             # A push of one's own makes the other known (C1): the handshake has proved the key.
             await trio.to_thread.run_sync(me.known.remember, control.relay_key, to, rung.key, Trust.KNOWN)
 
@@ -207,6 +209,8 @@ class _Pushing:
                         f"{to} did not come within {duration(self._parcel.wait)}.",
                         "Nothing was sent." if not self._accepted else "What has arrived there is kept.",
                     )
+                if self._parcel.strict:
+                    await self._check_verified(control)  # and again: they may have been forgotten meanwhile
                 trust = await trio.to_thread.run_sync(me.known.check, control.relay_key, to, rung.key)
                 aliases = await trio.to_thread.run_sync(me.known.aliases, control.relay_key, to, rung.key)
                 self._report(events.Ringing(self._id, to, rung.key, trust, aliases))

@@ -13,17 +13,19 @@ from glide.client.link import Link
 from glide.client.once import Once
 from glide.client.retry import Backoff
 from glide.client.session import Session
-from glide.errors import Declined, GlideError, one_error
+from glide.errors import Declined, Engaged, GlideError, one_error
 from glide.people.known import Trust
 from glide.protocol.messages import Incoming, Role
 from glide.text import duration
 from glide.transfer.destination import Destination
 from glide.transfer.terms import Terms
 
-# Offers that are handled at once, in all, of one stranger's key, and of one whom we know: nobody takes all the places.
+# Offers that are handled at once: in all, of one person whom we know, of all strangers, and of one stranger's key.
+# Strangers can hold their places for as long as a question lasts, and must not keep out those whom we know.
 MOST_AT_ONCE = 32
-MOST_OF_ONE = 2
 MOST_OF_KNOWN = 16
+MOST_OF_STRANGERS = 8
+MOST_OF_ONE = 2
 
 
 async def receive(session: Session, wishes: Wishes, terms: Terms, report: events.Report) -> None:
@@ -49,7 +51,8 @@ class _Receiver:
         self._once = shared.once
         self._terms = shared.terms
         self._report = shared.report
-        self._active: list[bytes] = []  # offers that are being handled, by the sender's key
+        # Offers that are being handled, by their ids: the sender's key, and whether we know it.
+        self._active: dict[bytes, tuple[bytes, bool]] = {}
 
     async def run(self) -> None:
         """Be there until there is a reason not to be, and raise it; with ``once`` return after a transfer."""
@@ -75,30 +78,37 @@ class _Receiver:
     async def _take_offers(self, control: Link, nursery: trio.Nursery) -> None:
         """Handle offers until the session ends; raises why."""
         async for incoming in control.inbox:
-            if len(self._active) < MOST_AT_ONCE and await self._has_room_for(control, incoming):
-                self._active.append(incoming.key)
+            known = await self._knows(control, incoming)
+            if control.knows(incoming.transfer) or incoming.transfer in self._active:
+                problem: GlideError = Declined("", for_peer="has a transfer of that id under way")
+            elif self._has_room_for(incoming.key, known=known):
+                self._active[incoming.transfer] = incoming.key, known
                 nursery.start_soon(self._handle, control, incoming, nursery.cancel_scope)
+                continue
             else:
-                busy = "has other offers to look at; try again later"
-                await reject(control, incoming, Declined("", for_peer=busy))
+                problem = Engaged("", for_peer="has other offers to look at; try again later")
+            await reject(control, incoming, problem)
         assert control.why is not None, "the inbox ends with the connection"
         raise control.why
 
-    async def _has_room_for(self, control: Link, incoming: Incoming) -> bool:
-        already = self._active.count(incoming.key)
-        if already < MOST_OF_ONE:
-            return True
+    async def _knows(self, control: Link, incoming: Incoming) -> bool:
         known = self._shared.session.me.known
         pin = await trio.to_thread.run_sync(known.find, control.relay_key, incoming.sender)
-        is_known = pin is not None and pin.key == incoming.key and pin.trust.rank >= Trust.KNOWN.rank
-        return is_known and already < MOST_OF_KNOWN
+        return pin is not None and pin.key == incoming.key and pin.trust.rank >= Trust.KNOWN.rank
+
+    def _has_room_for(self, key: bytes, *, known: bool) -> bool:
+        active = [*self._active.values()]
+        of_this_key = sum(each == key for each, _ in active)
+        if known:
+            return len(active) < MOST_AT_ONCE and of_this_key < MOST_OF_KNOWN
+        return of_this_key < MOST_OF_ONE and sum(not each for _, each in active) < MOST_OF_STRANGERS
 
     async def _handle(self, control: Link, incoming: Incoming, all_of_it: trio.CancelScope) -> None:
         """One offer. Whatever comes of it, receiving goes on; with ``once`` an accepted one ends it."""
         try:
             result = await Arriving(self._shared, control, incoming).run()
         finally:
-            self._active.remove(incoming.key)
+            del self._active[incoming.transfer]
         if result is None or not self._once.wanted:
             return
         if isinstance(result, GlideError):

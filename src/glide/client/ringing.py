@@ -9,7 +9,7 @@ import trio
 from glide.client import dialling
 from glide.client.link import Link
 from glide.client.me import Me
-from glide.errors import Declined, GlideError, NobodyThere, RelayRefused, Replaced, Stalled
+from glide.errors import Declined, Engaged, GlideError, NobodyThere, RelayRefused, Replaced, Stalled, from_code
 from glide.protocol.fields import Message
 from glide.protocol.messages import Failed, Push, Queued, Ringing, Withdraw
 from glide.text import printable
@@ -79,4 +79,4 @@ def failure(failed: Failed, to: str) -> GlideError:
     if failed.code == Replaced.code:
         return Replaced(f"It goes on elsewhere: {said}", "Nothing was pinned here.")
     # Words of the receiver, as the relay passes them on: whatever they are, the person was not reached.
-    return Declined(f"{to} {said.rstrip('.')}.", "Nothing was sent.")
+    return from_code(failed.code, Declined, Engaged)(f"{to} {said.rstrip('.')}.", "Nothing was sent.")

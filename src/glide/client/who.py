@@ -16,6 +16,9 @@ from glide.protocol.messages import People, Person, Who
 # More people than any relay holds: a list without end would fill the memory.
 MOST = 200_000
 
+# Seconds for all of it, however many pages the relay makes of it.
+_PATIENCE = 60.0
+
 
 @dataclass(frozen=True)
 class Somebody:
@@ -43,6 +46,12 @@ async def who(control: Link, known: Known) -> list[Somebody]:
 async def everybody(control: Link) -> list[Person]:
     """As the relay tells it. Raises a :class:`GlideError`."""
     found: list[Person] = []
+    with trio.move_on_after(_PATIENCE):
+        return await _listed(control, found)
+    raise Stalled(f"The relay {control.address} did not tell who is there within {_PATIENCE:.0f} s.")
+
+
+async def _listed(control: Link, found: list[Person]) -> list[Person]:
     async with control.listing:
         with control.answers(EVERYBODY) as answers:
             more = True

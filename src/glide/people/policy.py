@@ -7,7 +7,7 @@ most bytes a second. Each part is looked up by itself, in the most specific rule
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -190,15 +190,25 @@ class Policy:
     def _rules(self, trust: Trust, sender: str) -> list[tuple[str, Rule]]:
         """The rules that count for somebody, and whose they are, the most specific first."""
         person = self.people.get(sender, SILENT)
-        if person.do is Verdict.ACCEPT and trust.rank < Trust.KNOWN.rank:
-            # A name proves nothing: whoever came first under it would be taken for the person who was meant.
-            person = replace(person, do=None)
+        if trust.rank < Trust.KNOWN.rank:
+            # A name proves nothing: whoever came first under it would be taken for the person who was meant. So of
+            # such a rule counts only what is stricter than what holds for everybody.
+            person = Rule(
+                None if person.do is Verdict.ACCEPT else person.do,
+                None,
+                _stricter(person.most, self.everybody.most),
+                _stricter(person.rate, self.everybody.rate),
+            )
         rules = [(sender, person)]
         if trust.rank >= Trust.VERIFIED.rank:
             rules.append(("verified", self.verified))
         if trust.rank >= Trust.KNOWN.rank:
             rules.append(("known", self.known))
         return [*rules, ("everybody", self.everybody)]
+
+
+def _stricter(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def _verdict(text: str) -> Verdict:

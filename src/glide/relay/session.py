@@ -14,7 +14,18 @@ from functools import partial
 
 import trio
 
-from glide.errors import Declined, GlideError, NameTaken, NobodyThere, RelayRefused, Replaced, Unreachable, one_error
+from glide.errors import (
+    Declined,
+    Engaged,
+    GlideError,
+    NameTaken,
+    NobodyThere,
+    RelayRefused,
+    Replaced,
+    Unreachable,
+    from_code,
+    one_error,
+)
 from glide.net.connection import Connection
 from glide.protocol import names
 from glide.protocol.fields import Message
@@ -144,8 +155,8 @@ class ClientSession:
                 case Reject() as reject:
                     transfer = self._ringing.get(reject.transfer)
                     if transfer is not None:
-                        # Nobody chooses what the sender's command exits with but for these two.
-                        code = NobodyThere.code if reject.code == NobodyThere.code else Declined.code
+                        # Nobody chooses what the sender's command exits with but for these.
+                        code = from_code(reject.code, Declined, NobodyThere, Engaged).code
                         transfer.call_off(code, reject.message)
                 case Who(after=after):
                     everybody = self._exchange.registry.people()

@@ -25,6 +25,11 @@ class Throttle:
     def __repr__(self) -> str:
         return f"<Throttle: {self.rate} bytes a second, paid for at {self._paid:.3f}>"
 
+    @property
+    def idle(self) -> bool:
+        """True if nothing is owed: a new one would be just the same."""
+        return self._paid <= trio.current_time() - BURST
+
     def take(self, count: int) -> float:
         """So many bytes have come; the time before which no more are to be taken. 0 only asks for that time."""
         self._paid = max(self._paid, trio.current_time() - BURST) + count / self.rate
