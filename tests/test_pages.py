@@ -60,7 +60,7 @@ def test_every_setting_event_code_and_variable_stands_in_the_manual() -> None:
     for fact in hooks.FACTS:
         assert f"`{hooks.PREFIX}{fact}`" in manual, fact
     written = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/glide/cli").glob("*.py"))
-    emitted = set(re.findall(r'"event": "([^"]+)"', written))
+    emitted = set(re.findall(r'\.line\(\s*"([^"]+)"', written))
     assert emitted
     for name in emitted:
         assert f"`{name}`" in manual, name

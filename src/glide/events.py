@@ -71,7 +71,8 @@ class Registered(Event):
 class OfferArrived(Event):
     """``trust`` is the pin's state: new, seen, known or verified. ``items`` are files; ``bytes`` None if nobody knows.
 
-    ``names`` are the first top-level names, a folder's with a slash; ``paths`` yields all there is.
+    ``names`` are the first top-level names, a folder's with a slash; ``paths`` yields all there is. ``asked`` says that
+    a person is asked about it.
     """
 
     event = "offer"
@@ -85,6 +86,7 @@ class OfferArrived(Event):
     names: tuple[str, ...]
     paths: Callable[[], Iterable[str]]
     aliases: tuple[str, ...] = ()
+    asked: bool = False
 
 
 @dataclass(frozen=True)

@@ -238,6 +238,10 @@ class Settings:
         with _told(f"[groups] in {self.home.config_file}"):
             return _groups(self._tables.get("groups", {}))
 
+    def use(self, name: str, value: str) -> None:
+        """As if it had been said on the command line."""
+        self._flags = {**self._flags, name: value}
+
     def save(self, name: str, value: str) -> None:
         """Write one setting into ``config.toml``, leaving all else in it as it is. Raises :class:`FileError`."""
         import tomlkit

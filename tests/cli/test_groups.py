@@ -7,8 +7,14 @@ import signal
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from glide import events
+from glide.cli.groups import to_each
+from glide.client.push import Receipt
 from glide.crypto.identity import load_or_create, parse_key
+from glide.errors import GlideError, Partly, RelayRefused
 from glide.people.known import Known, Trust
 from tests.processes import Process, World
 
@@ -184,3 +190,128 @@ def test_C1_a_strict_push_to_a_group_goes_only_to_whom_was_verified(w: World) ->
     assert (undelivered["to"], undelivered["status"]) == ("carol", "not-verified")
     assert (w.left("bob"), w.left("carol")) == (["f"], [])
     assert [bool(receiver.told("offer")) for receiver in receivers] == [True, False]
+
+
+def test_members_who_are_not_there_keep_nobody_waiting_who_is(w: World) -> None:
+    group(w, *(f"absent{number}" for number in range(20)), "bob")
+    takes(w, "bob")
+    sender = sends(w, "--wait", "10m")
+    assert sender.event("delivered", to="bob")
+    sender.signal(signal.SIGINT)
+    assert sender.wait() == 130, sender
+
+
+def test_ctrl_c_loses_no_receipt_of_who_has_it(w: World) -> None:
+    group(w, "bob", "carol", "dave")
+    takes(w, "bob", "carol")
+    receipt = w.folder / "receipt.json"
+    sender = sends(w, "--wait", "10m", "--receipt", receipt)
+    for person in ("bob", "carol"):
+        sender.event("delivered", to=person)
+    sender.event("waiting", to="dave")
+    sender.signal(signal.SIGINT)
+    assert sender.wait() == 130, sender
+    assert sorted(each["to"] for each in json.loads(receipt.read_text())) == ["bob", "carol"]
+
+
+# --- more than a relay allows at once ---
+
+
+class Relay:
+    """Allows so many pushes at once, and notices ``late`` seconds after its client that one is over."""
+
+    def __init__(self, most: int, late: float = 0.0) -> None:
+        self.most = most
+        self.late = late
+        self.open = 0  # as far as it has noticed
+        self.tries = 0
+        self.under_way = 0
+        self.at_once = 0
+        self.there = trio.Event()  # somebody who was waited for has come
+
+    async def push(self, person: str) -> Receipt:
+        self.tries += 1
+        await trio.sleep(0.1)
+        if self.open >= self.most:
+            raise RelayRefused(f"You have {self.most} transfers under way.")
+        self.open += 1
+        self.under_way += 1
+        self.at_once = max(self.at_once, self.under_way)
+        try:
+            if person.startswith("absent"):
+                await self.there.wait()
+            else:
+                await trio.sleep(5)
+        finally:
+            self.under_way -= 1
+            trio.lowlevel.spawn_system_task(self.notice)
+        return Receipt(bytes(16), 0.0, bytes(32), "alice", bytes(32), person, bytes(32), 1, 5, bytes(32))
+
+    async def notice(self) -> None:
+        await trio.sleep(self.late)
+        self.open -= 1
+
+
+def crowd(count: int, name: str = "person") -> list[str]:
+    return [f"{name}{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_more_members_than_the_relay_allows_at_once_all_get_it(
+    autojump_clock: MockClock, tmp_path: Path, patient: bool
+) -> None:
+    relay, reported = Relay(32, late=0.5), list[events.Event]()
+    record = tmp_path / "receipt"
+    await to_each("team", crowd(100), relay.push, reported.append, record, patient=patient)
+    assert sorted(each["to"] for each in json.loads(record.read_text())) == sorted(crowd(100))
+    assert not [event for event in reported if isinstance(event, events.Undelivered)]
+    assert relay.at_once == (32 if patient else 16)
+    assert relay.tries <= 100 + 2 * 68  # refused ones are tried when there may be room, and not all the time
+
+
+async def test_whoever_is_refused_is_tried_again_when_another_is_over(autojump_clock: MockClock) -> None:
+    relay, reported = Relay(2), list[events.Event]()
+    members = [*crowd(2, "absent"), *crowd(1)]
+    async with trio.open_nursery() as nursery:
+
+        async def push() -> None:
+            await to_each("team", members, relay.push, reported.append, None, patient=True)
+
+        nursery.start_soon(push)
+        await trio.sleep(60)
+        tries = relay.tries
+        await trio.sleep(3600)
+        assert relay.tries == tries  # nothing looks around meanwhile
+        assert not [event for event in reported if isinstance(event, events.Undelivered)]
+        relay.there.set()
+    assert not [event for event in reported if isinstance(event, events.Undelivered)]
+    assert relay.tries == 4
+
+
+async def test_a_relay_that_takes_none_is_asked_until_nothing_else_is_under_way(autojump_clock: MockClock) -> None:
+    relay, reported = Relay(0), list[events.Event]()
+    with pytest.raises(RelayRefused, match="Nobody in team"), trio.fail_after(60):
+        await to_each("team", crowd(50), relay.push, reported.append, None, patient=True)
+    assert {event.status for event in reported if isinstance(event, events.Undelivered)} == {"refused"}
+
+
+async def test_cancelled_what_was_confirmed_is_written(autojump_clock: MockClock, tmp_path: Path) -> None:
+    relay, record = Relay(1), tmp_path / "receipt"
+    with trio.move_on_after(5.5) as scope:  # the first is over, and others stand in line
+        await to_each("team", crowd(3), relay.push, lambda _: None, record, patient=True)
+    assert scope.cancelled_caught
+    assert len(json.loads(record.read_text())) == 1
+
+
+async def test_an_error_of_one_is_told_and_the_others_go_on(autojump_clock: MockClock) -> None:
+    relay, reported = Relay(8), list[events.Event]()
+
+    async def push(person: str) -> Receipt:
+        if person == "person1":
+            raise GlideError("It is a bad day.")
+        return await relay.push(person)
+
+    with pytest.raises(Partly, match="1 of 3 in team"):
+        await to_each("team", crowd(3), push, reported.append, None, patient=False)
+    (told,) = (event for event in reported if isinstance(event, events.Undelivered))
+    assert (told.to, told.message) == ("person1", "It is a bad day.")

@@ -210,6 +210,16 @@ async def test_its_output_goes_to_stderr_and_it_reads_nothing(capfd: pytest.Capt
     assert err == "out ''\nerr\n" or sorted(err.splitlines()) == ["err", "out ''"]
 
 
+async def test_its_output_goes_nowhere_if_it_is_not_to_be_heard(
+    capfd: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    code = f"import sys; print('out'); print('err', file=sys.stderr); open({str(folder / 'ran')!r}, 'w').close()"
+    async with hooks.running({"offer": program(code)}, lambda _: None, heard=False) as report:
+        report(offer())
+    assert (folder / "ran").exists()
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

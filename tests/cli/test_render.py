@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from glide import events
-from glide.cli.render import Renderer
+from glide.cli.render import Renderer, record
 from glide.cli.wording import offer_text, waiting_offer
 from glide.crypto.identity import fingerprint, key_text
+from glide.errors import ConnectionLost
 
 KEY, DIGEST, TRANSFER = bytes(range(32)), bytes(range(32, 64)), bytes(range(16))
 FORBIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -445,3 +446,29 @@ def test_a_fault_shows_where_only_to_those_who_asked(capsys: pytest.CaptureFixtu
         shown = capsys.readouterr().err
         assert "LookupError: what" in shown
         assert ("Traceback" in shown) is verbose
+
+
+def test_a_fault_among_several_tasks_is_told_by_what_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    lost = ConnectionLost("The connection is gone.")
+    inner = ExceptionGroup("two", [lost, LookupError("the first"), ValueError("another")])
+    Renderer(json=False).fault(ExceptionGroup("one", [inner]))
+    shown = capsys.readouterr().err
+    assert "LookupError: the first." in shown
+    assert "ExceptionGroup" not in shown
+
+
+def test_a_record_is_what_json_says_of_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    event = offer(message="hello")
+    told = record(event)
+    Renderer(json=True).report(event)
+    (shown,) = lines(capsys.readouterr().out)
+    assert {**shown, "time": 0} == {**json.loads(json.dumps(told)), "time": 0}
+    assert time.time() - 60 < told["time"] <= time.time()
+    assert (told["event"], told["from"], told["message"]) == ("offer", "alice", "hello")
+
+
+def test_a_result_has_its_name_its_time_and_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    Renderer(json=True).line("check", name="disk", event_count=1)
+    (shown,) = lines(capsys.readouterr().out)
+    assert list(shown) == ["event", "time", "name", "event_count"]
+    assert (shown["event"], shown["name"]) == ("check", "disk")

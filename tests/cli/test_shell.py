@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
 from glide import events
 from glide.cli.commands import (
@@ -23,6 +25,7 @@ from glide.cli.commands import (
     List,
     Push,
     Requests,
+    Stop,
     complete,
     parse,
 )
@@ -61,6 +64,9 @@ OSC_52 = "\x1b]52;c;cm0gLXJmIC8=\x07"
         ("push ./@odd ./-f @bob", Push("bob", ("./@odd", "./-f"))),
         ("push -- -f @bob", Push("bob", ("-f",))),
         ("push a @bob --message 'as promised'", Push("bob", ("a",), "as promised")),
+        ("push a @bob --message ''", Push("bob", ("a",), "")),
+        ("push a @bob --wait 2h", Push("bob", ("a",), wait=7200.0)),
+        ("push --strict --wait=1h30m a @bob", Push("bob", ("a",), wait=5400.0, strict=True)),
         ("push --message=hello a @bob", Push("bob", ("a",), "hello")),
         ("push ~/a @bob", Push("bob", (os.path.expanduser("~/a"),))),
         ("ok @alice", Answer(True, "alice", None)),
@@ -69,6 +75,7 @@ OSC_52 = "\x1b]52;c;cm0gLXJmIC8=\x07"
         ("ok 2", Answer(True, None, 2)),
         ("ok @alice 2", Answer(True, "alice", 2)),
         ("no 2 @alice", Answer(False, "alice", 2)),
+        ("stop 2", Stop(2)),
         ("ok @42", Answer(True, "42", None)),
         ("ok @42 7", Answer(True, "42", 7)),
     ],
@@ -88,10 +95,17 @@ def test_a_line_means_a_command(line: str, command: Command | None) -> None:
         ("push a @b..b", "not a name"),
         ("push '' @bob", "empty"),
         ("push - @bob", "Standard input"),
-        ("push --wait 2h a @bob", "no option --wait"),
+        ("push --filename b a @bob", "no option --filename"),
+        ("push a @bob --wait", "--wait says nothing more"),
+        ("push a @bob --message", "--message says nothing more"),
+        ("push a @bob --wait soon", "'soon' is no duration"),
+        ("push a @bob --strict=yes", "no option --strict=yes"),
+        ("stop", "which transfer"),
+        ("stop @bob", "which transfer"),
+        ("stop 1 2", "which transfer"),
+        ("cancel 2", "Did you mean stop?"),
         ("push a\0b @bob", "NUL"),
         ("push ~\0 @bob", "NUL"),
-        ("push a @bob --message " + "x" * 401, "400 characters"),
         ("push 'a @bob", "quotation mark"),
         ("push a @bob \\", "backslash"),
         ("ok", "which offer"),
@@ -232,7 +246,7 @@ def test_D2_lines_about_transfers_stay_few_and_short() -> None:
             transfer = number.to_bytes(16, "big")
             offer = events.OfferArrived(transfer, "alice", bytes(32), 1, 5, hostile, "new", (hostile,), tuple)
             under_way.take(offer)
-            under_way.begin(transfer)
+            under_way.accept(number, transfer)
             under_way.take(events.Progress(transfer, number, 100))
         lines = under_way.lines()
         assert len(lines) == 6
@@ -243,32 +257,80 @@ def test_D2_lines_about_transfers_stay_few_and_short() -> None:
 def test_a_line_tells_how_far_how_fast_and_what_is_waited_for() -> None:
     now = [100.0]
     under_way = UnderWay(clock=lambda: now[0])
-    with under_way.mine(under_way.push("to bob: a.txt")):
-        under_way.take(events.Ringing(TRANSFER, "bob", bytes(32), "known"))
-        assert "rings" in under_way.lines()[0]
-        under_way.take(events.Accepted(TRANSFER, "bob"))
-        under_way.take(events.Progress(TRANSFER, 0, 4 * MIB))
-        now[0] += 2
-        under_way.take(events.Progress(TRANSFER, 2 * MIB, 4 * MIB))
-        (line,) = under_way.lines()
-        assert line.startswith("to bob: a.txt ")
-        assert "[##########----------]  50%  2.0 MiB of 4.0 MiB, 1.0 MiB/s" in line
-        under_way.take(events.StalledEvent(TRANSFER, "receiver", 5, "waiting for bob's disk"))
-        assert "waiting for bob's disk" in under_way.lines()[0]
-        under_way.take(events.Progress(TRANSFER, 3 * MIB, 4 * MIB))
-        assert "75%" in under_way.lines()[0]
-
-
-def test_what_is_over_has_no_line() -> None:
-    under_way = UnderWay()
-    with under_way.mine(under_way.push("to bob: a")):
-        under_way.take(events.Ringing(TRANSFER, "bob", bytes(32), "known"))
+    row = under_way.push("to bob: a.txt")
+    assert under_way.note(row, events.Ringing(TRANSFER, "bob", bytes(32), "known"))
+    assert "rings" in under_way.lines()[0]
+    under_way.note(row, events.Accepted(TRANSFER, "bob"))
+    under_way.note(row, events.Progress(TRANSFER, 0, 4 * MIB))
+    now[0] += 2
+    under_way.note(row, events.Progress(TRANSFER, 2 * MIB, 4 * MIB))
+    (line,) = under_way.lines()
+    assert line.startswith("[1] to bob: a.txt ")
+    assert "[##########----------]  50%  2.0 MiB of 4.0 MiB, 1.0 MiB/s" in line
+    under_way.note(row, events.StalledEvent(TRANSFER, "receiver", 5, "waiting for bob's disk"))
+    assert "waiting for bob's disk" in under_way.lines()[0]
+    under_way.note(row, events.Progress(TRANSFER, 3 * MIB, 4 * MIB))
+    assert "75%" in under_way.lines()[0]
+    under_way.end(row)
     assert under_way.lines() == []
-    for end in (events.Received(TRANSFER, "alice", 1, 5), events.Failed(TRANSFER, "alice", "lost", "gone")):
-        under_way.begin(TRANSFER)
-        assert len(under_way) == 1
-        assert under_way.take(end)
-        assert len(under_way) == 0
+
+
+ENDS = [events.Received(TRANSFER, "alice", 1, 5), events.Failed(TRANSFER, "alice", "lost", "gone")]
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_what_policy_took_is_over_when_that_is_told(end: events.Event) -> None:
+    under_way = UnderWay()
+    assert under_way.take(events.Progress(TRANSFER, 1, 5))
+    assert len(under_way) == 1
+    assert under_way.take(end)
+    assert under_way.lines() == []
+    await under_way.until_none()
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_what_was_accepted_here_has_no_line_at_its_end_but_is_not_over_before_all_is_said(
+    end: events.Event,
+) -> None:
+    under_way = UnderWay()
+    row = under_way.accept(1, TRANSFER)
+    assert under_way.take(end)
+    assert under_way.lines() == []
+    assert len(under_way) == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(under_way.until_none)
+        await wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        under_way.end(row)
+
+
+async def test_several_wait_until_nothing_is_under_way_and_all_of_them_learn_it() -> None:
+    under_way = UnderWay()
+    first, second = under_way.push("to bob: a"), under_way.push("to carol: b")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(under_way.until_none)
+        nursery.start_soon(under_way.until_none)
+        await wait_all_tasks_blocked()
+        under_way.end(first)
+        await wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 2
+        under_way.end(second)
+
+
+async def test_only_what_is_under_way_and_was_begun_here_is_stopped_by_its_number() -> None:
+    under_way = UnderWay()
+    mine, other = under_way.push("to bob: a"), under_way.push("to carol: b")
+    under_way.take(events.Progress(TRANSFER, 1, 5))
+    under_way.stop(1)
+    assert mine.stop is not None
+    assert other.stop is not None
+    assert (mine.stop.cancel_called, other.stop.cancel_called) == (True, False)
+    for number, words in ((3, "taken by a policy"), (4, "No transfer 4"), (0, "No transfer 0")):
+        with pytest.raises(UsageError, match=words):
+            under_way.stop(number)
+    under_way.end(mine)
+    with pytest.raises(UsageError, match="No transfer 1"):
+        under_way.stop(1)
 
 
 # --- as a script uses it ---
@@ -297,11 +359,11 @@ def test_two_shells_send_to_each_other_at_once(w: World) -> None:
     there, back = w.file("there.bin", 3 * MIB), w.file("back/here.bin", 2 * MIB)
     tell(alice, f"push {there} @bob")
     tell(bob, f"glide {back.parent} @alice --message 'as promised'")
-    bob.prints("[1] alice")
-    alice.prints("[1] bob")
+    bob.prints("[2] alice")
+    alice.prints("[2] bob")
     alice.prints("They say: as promised")
     tell(alice, "ok @bob")
-    tell(bob, "ok 1")
+    tell(bob, "ok 2")
     alice.prints(f"From bob: 1 file, 2.0 MiB: {w.into('alice') / 'back'}")
     bob.prints(f"From alice: 1 file, 3.0 MiB: {w.into('bob') / 'there.bin'}")
     alice.prints("Delivered to bob: there.bin (1 file, 3.0 MiB).")
@@ -365,6 +427,68 @@ def test_a_command_that_is_none_does_nothing_and_the_next_one_works(w: World) ->
     assert not [line for line in bob.output if "offers" in line]
     assert leave(alice) == 2
     assert leave(bob) == 0
+
+
+def test_a_message_that_is_too_long_disturbs_nobody(w: World) -> None:
+    bob, alice = shell(w, "bob"), shell(w, "alice")
+    tell(alice, f"push {w.file('f', 5)} @bob --message {'x' * 401}")
+    alice.prints("To bob: f: A message has 400 characters of UTF-8 at most. Nobody was disturbed.")
+    assert leave(alice) == 2
+    assert leave(bob) == 0
+    assert not [line for line in bob.output if "offers" in line]
+
+
+def test_somebody_who_is_not_there_is_waited_for(w: World) -> None:
+    alice = shell(w, "alice")
+    tell(alice, f"push {w.file('f', 5)} @bob")
+    alice.prints("--wait")
+    tell(alice, f"push {w.file('f', 5)} @bob --wait 1h")
+    w.receive("bob", "--accept", "all")
+    alice.prints("Delivered to bob: f (1 file, 5 B).")
+    assert leave(alice) == 3
+
+
+def test_C1_strict_sends_to_nobody_who_is_not_verified(w: World) -> None:
+    bob, alice = shell(w, "bob"), shell(w, "alice")
+    tell(alice, f"push {w.file('f', 5)} @bob --strict")
+    alice.prints("bob is not verified")
+    assert leave(alice) == 5
+    assert leave(bob) == 0
+    assert not [line for line in bob.output if "offers" in line]
+
+
+def test_one_of_several_transfers_is_stopped_and_its_other_side_is_told(w: World) -> None:
+    bob, alice = shell(w, "bob"), shell(w, "alice")
+    for name in ("first", "second"):
+        tell(alice, f"push {w.file(name, 5)} @bob")
+        bob.prints(f"5 B: {name}")
+    tell(alice, "stop 7\nstop 1")
+    alice.prints("No transfer 7 is under way.")
+    alice.prints("To bob: first: You stopped it.")
+    bob.prints("From alice: ")
+    tell(bob, "ok 2")
+    alice.prints("Delivered to bob: second")
+    assert leave(alice) == 2
+    assert leave(bob) == 0
+    assert w.landed("bob") == ["second"]
+
+
+def test_what_was_accepted_can_be_stopped_and_its_other_side_is_told(w: World) -> None:
+    bob = shell(w, "bob")
+    with Proxy(w.address, 20 * MIB) as proxy:
+        sender = w.push("alice", "bob", w.file("f", 60 * MIB), relay=proxy.address)
+        bob.prints("[1] alice")
+        tell(bob, "stop 1")  # nothing is under way yet
+        bob.prints("No transfer 1 is under way.")
+        tell(bob, "ok 1")
+        held_up(w, proxy, sender)
+        tell(bob, "stop 1")
+        assert sender.wait() == 4, sender
+    bob.prints("From alice: You stopped it. What has arrived is kept.")
+    tell(bob, "list")
+    bob.prints("bob  takes files")
+    assert leave(bob) == 2
+    assert w.landed("bob") == []
 
 
 def test_no_declines(w: World) -> None:
@@ -499,6 +623,24 @@ def test_a_relay_that_is_lost_for_good_ends_it(w: World) -> None:
     assert alice.wait() == 6
     assert alice.errors.startswith("glide: ")
     assert alice.errors.count("\n") == 1
+
+
+def test_a_relay_that_is_lost_for_good_is_told_after_what_the_end_of_the_input_waits_for(w: World) -> None:
+    w.receive("bob", "--accept", "all")
+    with Proxy(w.address, 20 * MIB) as proxy:
+        alice = w.run("alice", "shell", "--as", "alice", "--relay", proxy.address)
+        alice.prints("You are alice")
+        tell(alice, f"push {w.file('f', 60 * MIB)} @bob")
+        held_up(w, proxy, alice)
+        w.receive("alice")  # takes the name over
+        alice.prints("It ends when what is under way is over.")
+        alice.feed(b"nonsense\n")  # once that is told, all is read, and the end waits too
+        alice.prints("There is no command")
+        assert alice.popen.poll() is None
+        proxy.release()
+        assert alice.wait() == 11, alice
+    alice.prints("Delivered to bob: f (1 file, 60.0 MiB).")
+    assert w.landed("bob") == ["f"]
 
 
 def test_a_relay_that_comes_back_is_found_again(alone: World) -> None:

@@ -84,7 +84,7 @@ class Person:
         rows = self.rows
         at = max(number for number, row in enumerate(rows) if row.startswith(PROMPT))
         # What goes on is drawn above the line for as long as it is edited, and not when it is entered.
-        self._row = at + 1 - sum(row.startswith(("from ", "to ")) for row in rows[:at])
+        self._row = at + 1 - sum(re.match(r"\[\d+\] (from|to) ", row) is not None for row in rows[:at])
         self.type(ENTER)
 
     @property
@@ -163,9 +163,9 @@ def test_two_shells_send_to_each_other_at_once(w: World) -> None:
     there, back = w.file("there.bin", 3 * MIB), w.file("back.bin", 2 * MIB)
     alice.enters(f"push {there} @bob")
     bob.enters(f"push {back} @alice")
-    until(lambda: "ok 1 takes it" in alice.text and "ok 1 takes it" in bob.text)
-    alice.enters("ok 1")
-    bob.enters("ok 1")
+    until(lambda: "ok 2 takes it" in alice.text and "ok 2 takes it" in bob.text)
+    alice.enters("ok 2")
+    bob.enters("ok 2")
     until(lambda: "Delivered to bob: there.bin (1 file, 3.0 MiB)" in alice.text)
     until(lambda: "Delivered to alice: back.bin (1 file, 2.0 MiB)" in bob.text)
     assert (w.into("bob") / "there.bin").read_bytes() == there.read_bytes()
@@ -213,7 +213,7 @@ def test_progress_is_drawn_above_what_is_typed_and_goes_when_it_is_over(w: World
         sender = w.push("alice", "bob", w.file("big.bin", 60 * MIB), relay=proxy.address)
         bob.see("ok 1 takes it")
         bob.enters("ok 1")
-        bob.see("from alice: big.bin")
+        bob.see("[1] from alice: big.bin")
         held_up(w, proxy, sender)
         bob.type("half")
         bob.see_prompt("half")

@@ -282,6 +282,41 @@ async def test_who_was_quiet_may_send_a_seconds_worth_at_once_and_no_more(
         mock_clock.jump(0.5)
 
 
+async def test_R10_a_throttle_is_idle_once_all_is_paid_for_and_the_burst_is_there_again(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    throttle = Throttle(1000)
+    assert throttle.idle
+    throttle.take(0)
+    assert throttle.idle
+    for count in (1, 1000, 5000):
+        throttle.take(count)
+        mock_clock.jump(count / 1000 * 0.99)
+        assert not throttle.idle
+        mock_clock.jump(count / 1000 * 0.02)
+        assert throttle.idle
+
+
+@given(
+    st.integers(1, 10**6),
+    st.lists(st.tuples(st.integers(0, 2 * MIB), st.floats(0, 5)), min_size=1, max_size=30),
+)
+def test_R10_whoever_forgets_a_throttle_that_is_idle_forgives_nothing(
+    rate: int, takes: list[tuple[int, float]]
+) -> None:
+    """One that is made anew whenever it may be says the same times as one that is kept for ever."""
+
+    async def run() -> None:
+        kept, anew = Throttle(rate), Throttle(rate)
+        for count, pause in takes:
+            if anew.idle:
+                anew = Throttle(rate)
+            assert anew.take(count) == kept.take(count)
+            await trio.sleep(pause)
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 def test_a_rate_of_nothing_is_none() -> None:
     with pytest.raises(ValueError, match="let nothing through"):
         Throttle(0)

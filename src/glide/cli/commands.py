@@ -1,9 +1,11 @@
 """What a line that was typed into the shell means, and what it may become. Nothing here waits or writes.
 
     list, who                       everybody who is connected
-    push PATH... @NAME              also: glide PATH... @NAME, push @NAME PATH...; --message TEXT
+    push PATH... @NAME              also: glide PATH... @NAME, push @NAME PATH...
+         --message TEXT, --wait DURATION, --strict
     reqs                            offers that wait for an answer
     ok @NAME [N], ok N              take one; `no` likewise
+    stop N                          a transfer that is under way
     help, exit
 
 Words are quoted as in other shells. The name of a person begins with @ where a path may stand too, so that neither is
@@ -22,10 +24,7 @@ from typing import TypeAlias
 
 from glide.errors import UsageError
 from glide.protocol import names
-from glide.text import printable
-
-# Characters that a receiver is sent as a message.
-_LONGEST_MESSAGE = 400
+from glide.text import parse_duration, printable
 
 # Names of a folder that are looked at for a completion, and characters of one (255 bytes is what file systems take).
 _MOST_ENTRIES = 10_000
@@ -33,10 +32,14 @@ _LONGEST_NAME = 255
 
 HELP = """\
   list (or who)            who is connected
-  push PATH... @NAME       send files and folders; glide does the same; --message TEXT adds a line
+  push PATH... @NAME       send files and folders to a person or a group; glide does the same
+    --message TEXT         a line for them
+    --wait DURATION        wait so long for them to appear
+    --strict               send to nobody who is not verified
   reqs                     offers that wait for your answer
   ok @NAME, ok N           take what they offer: by name, or by the offer's number
   no @NAME, no N           decline it
+  stop N                   stop what is under way, by its number
   help                     this
   exit                     leave (also: Ctrl-D)
 A path with spaces is put in quotes. Several transfers may be under way at once."""
@@ -49,11 +52,13 @@ class List:
 
 @dataclass(frozen=True)
 class Push:
-    """``paths`` to ``to``; a leading ~ is expanded."""
+    """``paths`` to ``to``; a leading ~ is expanded. What is None is as the settings say; ``wait`` is in seconds."""
 
     to: str
     paths: tuple[str, ...]
-    message: str = ""
+    message: str | None = None
+    wait: float | None = None
+    strict: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,13 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """The transfer of that number is not to go on."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Help:
     pass
 
@@ -80,7 +92,7 @@ class Leave:
     pass
 
 
-Command: TypeAlias = List | Push | Requests | Answer | Help | Leave
+Command: TypeAlias = List | Push | Requests | Answer | Stop | Help | Leave
 
 _SIMPLE: dict[str, Command] = {"list": List(), "who": List(), "reqs": Requests(), "help": Help(), "exit": Leave()}
 
@@ -93,13 +105,16 @@ WORDS: dict[str, str] = {
     "reqs": "",
     "ok": "A",
     "no": "A",
+    "stop": "",
     "help": "",
     "exit": "",
 }
 # What people type who know other programs.
 _ALSO = {
     "accept": "ok",
+    "abort": "stop",
     "bye": "exit",
+    "cancel": "stop",
     "decline": "no",
     "ls": "list",
     "offers": "reqs",
@@ -126,6 +141,8 @@ def parse(line: str) -> Command | None:
             return _push(verb, rest)
         case "ok" | "no":
             return _answer(verb, rest)
+        case "stop":
+            return _stop(rest)
         case "list" | "who" | "reqs" | "help" | "exit":
             if rest:
                 raise UsageError(f"{verb} takes no arguments.")
@@ -137,15 +154,20 @@ def parse(line: str) -> Command | None:
 
 def _push(verb: str, words: list[str]) -> Push:
     usage = f"Write it as {verb} PATH... @NAME."
-    people, paths, message = [], [], ""
+    people, paths = [], []
+    message: str | None = None
+    wait: float | None = None
+    strict: bool | None = None
     rest, options = iter(words), True
     for word in rest:
         if options and word == "--":
             options = False
-        elif options and word == "--message":
-            message = next(rest, "")
-        elif options and word.startswith("--message="):
-            message = word.partition("=")[2]
+        elif options and word.partition("=")[0] == "--message":
+            message = _value(word, rest)
+        elif options and word.partition("=")[0] == "--wait":
+            wait = _duration(_value(word, rest))
+        elif options and word == "--strict":
+            strict = True
         elif options and word == "-":
             raise UsageError("Standard input is where you type; `glide push NAME -` sends it.")
         elif options and word.startswith("-"):
@@ -164,9 +186,23 @@ def _push(verb: str, words: list[str]) -> Push:
         raise UsageError("One person at a time.", next=f"{usage} A file of such a name is ./@name.")
     if not paths:
         raise UsageError("It does not say what to send.", next=usage)
-    if len(message) > _LONGEST_MESSAGE or any("\ud800" <= character <= "\udfff" for character in message):
-        raise UsageError(f"--message: {_LONGEST_MESSAGE} characters of UTF-8 at most.")
-    return Push(names.parse(people[0]), tuple(paths), message)
+    return Push(names.parse(people[0]), tuple(paths), message, wait, strict)
+
+
+def _value(option: str, rest: Iterator[str]) -> str:
+    """What stands behind the = of an option, or else in the next word."""
+    name, equals, value = option.partition("=")
+    found = value if equals else next(rest, None)
+    if found is None:
+        raise UsageError(f"{name} says nothing more.", next=f"Write it as {name} VALUE.")
+    return found
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--wait: {printable(str(error))}") from None
 
 
 def _expanded(path: str) -> str:
@@ -192,6 +228,12 @@ def _answer(verb: str, words: list[str]) -> Answer:
     if sender is None and number is None:
         raise UsageError("It does not say to which offer.", next=f"Write it as {verb} @NAME, or as {verb} N.")
     return Answer(verb == "ok", sender, number)
+
+
+def _stop(words: list[str]) -> Stop:
+    if len(words) != 1 or not (words[0].isascii() and words[0].isdigit()):
+        raise UsageError("It does not say which transfer.", next="Write it as stop N; N stands before it.")
+    return Stop(int(words[0][:10]))
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from enum import Enum, auto
+from pathlib import Path
 from typing import Protocol
 
 import trio
 
+from glide.cli.commands import Completion
 from glide.errors import UsageError
 
 # Bytes of one line: paths may be long, and there may be many.
@@ -57,6 +60,29 @@ class Console(Protocol):
     def show(self, lines: list[str]) -> None:
         """What goes on, in place of what was shown before."""
         ...
+
+
+@asynccontextmanager
+async def opened(
+    history: Path, completions: Callable[[str], Iterable[Completion]], out: Callable[[str], None]
+) -> AsyncIterator[Console]:
+    """The console for whoever is there, while the block runs: a person's terminal, or plain lines that go to ``out``.
+
+    The first two are the terminal's: see there.
+    """
+    if not _can_edit():
+        yield Plain(out)
+        return
+    from glide.cli import terminal
+
+    async with terminal.opened(history, completions) as console:
+        yield console
+
+
+def _can_edit() -> bool:
+    """True if a person sits at a terminal that knows more than plain lines."""
+    streams = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    return streams and os.environ.get("TERM", "") not in ("dumb", "unknown")
 
 
 class Plain:

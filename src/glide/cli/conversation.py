@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from glide import events
-from glide.cli import commands, wording
-from glide.cli.commands import Answer, Command, Completion, Help, Leave, List, Push, Requests
-from glide.cli.console import Console, Plain, Said
+from glide.cli import commands, console, groups, receipts, wording
+from glide.cli.commands import Answer, Command, Completion, Help, Leave, List, Push, Stop
+from glide.cli.console import Console, Said
+from glide.cli.requests import OpenOffers, Request, Several
 from glide.cli.underway import Row, UnderWay
 from glide.client.api import Client
-from glide.client.offers import Offer
+from glide.client.push import Receipt
 from glide.crypto.identity import fingerprint
-from glide.errors import GlideError, UsageError
-from glide.text import counted, printable, size
+from glide.errors import GlideError, Stopped
+from glide.settings import Settings
+from glide.text import counted, printable
 
 # People that are listed; a relay may hold many more.
 _MOST_LISTED = 200
@@ -35,26 +35,25 @@ class Told(GlideError):
         self.code, self.exit = first.code, first.exit
 
 
-@dataclass(frozen=True)
-class _Open:
-    """An offer that was shown, and when (seconds of the monotonic clock)."""
-
-    offer: Offer
-    since: float
-
-
 class Conversation:
-    """One shell. ``failure`` is what a script is to end with: the first command that failed."""
+    """One shell. ``failure`` is what a script is to end with: the first command that failed.
 
-    def __init__(self, *, verbose: bool) -> None:
-        self._verbose = verbose
-        self._under_way = UnderWay()
-        self._offers: dict[int, _Open] = {}
-        self._count = 0
+    Making one raises :class:`UsageError` and :class:`FileError` for settings that no command could follow.
+    """
+
+    def __init__(self, chosen: Settings) -> None:
+        self._chosen = chosen
+        self._verbose = chosen["verbose"]
+        self._groups = chosen.groups()
+        receipts.wanted(chosen["receipt"])
+        # A number is one offer or one transfer, and an offer that was taken keeps its own.
+        numbers = itertools.count(1)
+        self._offers = OpenOffers(numbers)
+        self._under_way = UnderWay(numbers)
         self._registered = False
         self._refused: set[bytes] = set()  # offers that were declined here: that needs no more words
         self._accepted: set[bytes] = set()  # and that were accepted, until it was told what came of them
-        self._something_ended = trio.Event()
+        self._lost: GlideError | None = None  # why there is no relay any more
         # Whom a name may mean: who is pinned, and who was there when it was last asked.
         self._pinned: frozenset[str] = frozenset()
         self._listed: frozenset[str] = frozenset()
@@ -62,17 +61,10 @@ class Conversation:
         self.failure: Told | None = None
 
     @asynccontextmanager
-    async def console(self, history: Path, out: Callable[[str], None]) -> AsyncIterator[None]:
+    async def console(self, history: Path, out: Callable[[str], None]) -> AsyncIterator[Console]:
         """Where it takes place, while the block runs: a person's terminal, or plain lines that go to ``out``."""
-        if not _can_edit():
-            self._console = Plain(out)
-            yield
-            return
-        from glide.cli import terminal
-
-        async with terminal.opened(history, self._completions) as console:
-            self._console = console
-            yield
+        async with console.opened(history, self._completions, out) as self._console:
+            yield self._console
 
     async def run(self, me: Client) -> None:
         """Do what is typed until the person leaves. Raises why the relay is lost for good, once transfers are over."""
@@ -81,6 +73,8 @@ class Conversation:
             nursery.start_soon(self._take_offers, me)
             await self._obey_all(me, nursery)
             nursery.cancel_scope.cancel()
+        if self._lost is not None:
+            raise self._lost
 
     # --- what is typed ---
 
@@ -113,13 +107,16 @@ class Conversation:
                 await self._list(me)
             case Push():
                 what = wording.named([Path(path).name or path for path in command.paths])
-                row = self._under_way.push(f"to {command.to}: {what}")
+                people = self._groups.get(command.to, (command.to,))
+                rows = {person: self._under_way.push(f"to {person}: {what}") for person in people}
                 self._draw()
-                nursery.start_soon(self._push, command, what, row, me)
-            case Requests():
-                self._list_offers()
+                nursery.start_soon(self._push, command, what, rows, me)
+            case commands.Requests():
+                self._list_offers(self._offers.open())
             case Answer():
                 self._answer(command, nursery)
+            case Stop():
+                self._under_way.stop(command.number)
             case Help():
                 self._say(commands.HELP)
 
@@ -134,14 +131,8 @@ class Conversation:
             if count:
                 self._say("Stopping what is under way.")
             return True
-        await self._finish()
+        await self._under_way.until_none()
         return True
-
-    async def _finish(self) -> None:
-        """Wait until nothing is under way."""
-        while len(self._under_way):
-            self._something_ended = trio.Event()
-            await self._something_ended.wait()
 
     async def _list(self, me: Client) -> None:
         people = await me.who()
@@ -156,97 +147,112 @@ class Conversation:
         if not people:
             self._say("Nobody is connected.")
 
-    async def _push(self, command: Push, what: str, row: Row, me: Client) -> None:
-        with self._under_way.mine(row):
-            try:
-                receipt = await me.push(command.to, command.paths, message=command.message)
-            except GlideError as error:
-                self._fail(f"To {command.to}: {what}: {error}", error)
+    async def _push(self, command: Push, what: str, rows: dict[str, Row], me: Client) -> None:
+        """Push to a person, or to each of a group; ``rows`` are theirs, by name."""
+        chosen, to = self._chosen, command.to
+
+        async def one(person: str) -> Receipt:
+            return await self._push_to(person, command, what, rows[person], me)
+
+        try:
+            record = receipts.wanted(chosen["receipt"], command.paths)
+            if to in self._groups:
+                patient = bool(chosen["wait"] if command.wait is None else command.wait)
+                await groups.to_each(to, self._groups[to], one, self._tell, record, patient=patient)
             else:
-                self._say(f"Delivered to {command.to}: {what} ({_much(receipt.items, receipt.bytes)}).")
-        self._ended()
+                await groups.to_one(to, one, record)
+        except GlideError as error:
+            self._fail(f"To {to}: {what}: {error}", error)
+        for row in rows.values():
+            self._under_way.end(row)
+        self._draw()
+
+    async def _push_to(self, person: str, command: Push, what: str, row: Row, me: Client) -> Receipt:
+        def report(event: events.Event) -> None:
+            self._tell(event)
+            if self._under_way.note(row, event):
+                self._draw()
+
+        assert row.stop is not None, "it is the shell that pushes"
+        with row.stop:
+            try:
+                receipt = await me.push(
+                    person,
+                    command.paths,
+                    report=report,
+                    message=command.message,
+                    wait=command.wait,
+                    strict=command.strict,
+                )
+            finally:
+                row.hidden = True
+                self._draw()
+            self._say(f"Delivered to {person}: {what} ({wording.much(receipt.items, receipt.bytes)}).")
+            return receipt
+        raise Stopped("You stopped it.")
 
     # --- offers ---
 
     async def _take_offers(self, me: Client) -> None:
         try:
             async for offer in me.offers():
-                self._count += 1
-                self._open_offers()  # what is open no more is not kept
-                self._offers[self._count] = _Open(offer, time.monotonic())
-                self._say(f"[{self._count}] {wording.offer_text(offer.arrived)}")
-                self._say(f"  ok {self._count} takes it, no {self._count} declines it.")
+                number = self._offers.add(offer, time.monotonic()).number
+                self._say(f"[{number}] {wording.offer_text(offer.arrived)}")
+                self._say(f"  ok {number} takes it, no {number} declines it.")
         except GlideError as error:
+            self._lost = error
             # Transfers have connections of their own: let them come to their ends.
             if len(self._under_way):
                 self._say(f"{error.what} It ends when what is under way is over.")
-            await self._finish()
+            await self._under_way.until_none()
             raise
 
-    def _open_offers(self, sender: str | None = None) -> dict[int, _Open]:
-        self._offers = {number: each for number, each in self._offers.items() if each.offer.open}
-        return {number: each for number, each in self._offers.items() if sender in (None, each.offer.sender)}
-
-    def _list_offers(self, sender: str | None = None) -> None:
+    def _list_offers(self, found: list[Request]) -> None:
         now = time.monotonic()
-        found = self._open_offers(sender)
-        for number, each in found.items():
-            self._say(f"[{number}] {wording.waiting_offer(each.offer.arrived, now - each.since)}")
+        for each in found:
+            self._say(f"[{each.number}] {wording.waiting_offer(each.offer.arrived, now - each.since)}")
         if not found:
             self._say("Nothing waits for an answer.")
 
     def _answer(self, answer: Answer, nursery: trio.Nursery) -> None:
-        offer = self._offers.pop(self._meant(answer)).offer
+        try:
+            request = self._offers.take(answer, self._console.begun)
+        except Several as error:
+            self._list_offers(error.found)
+            raise
+        offer = request.offer
         if answer.yes:
             self._accepted.add(offer.transfer)
-            self._under_way.begin(offer.transfer)
+            row = self._under_way.accept(request.number, offer.transfer)
             self._draw()
-            nursery.start_soon(self._accept, offer)
+            nursery.start_soon(self._accept, request, row)
         else:
             self._refused.add(offer.transfer)
             offer.decline()
             self._say(f"Declined what {printable(offer.sender)} offers.")
 
-    def _meant(self, answer: Answer) -> int:
-        """The number of the open offer that is meant. Raises :class:`UsageError` if there is none, or not one alone."""
-        found = self._open_offers(answer.sender)
-        word = "ok" if answer.yes else "no"
-        if answer.number is not None:
-            if answer.number in found:
-                return answer.number
-            whose = f" from {answer.sender}" if answer.sender is not None else ""
-            raise UsageError(f"No offer {answer.number}{whose} waits for an answer.", next="reqs lists those that do.")
-        if not found:
-            raise UsageError(f"No offer from {answer.sender} waits for an answer.", next="reqs lists those that do.")
-        if len(found) > 1:
-            self._list_offers(answer.sender)
-            ways = " or ".join(f"{word} {number}" for number in found)
-            raise UsageError(f"{answer.sender} has offered several things; which one? {ways}")
-        ((number, only),) = found.items()
-        if answer.yes and only.since > self._console.begun:
-            # Who typed the name may have meant what was there before, and is gone.
-            raise UsageError(f"Offer {number} came while you were typing.", next=f"ok {number} takes it.")
-        return number
-
-    async def _accept(self, offer: Offer) -> None:
-        try:
-            await offer.accept()
-        except GlideError as error:
-            if offer.transfer in self._accepted:
-                self._say(f"From {printable(offer.sender)}: {printable(str(error), 1000)}")
-            self._remember(error)
+    async def _accept(self, request: Request, row: Row) -> None:
+        offer = request.offer
+        assert row.stop is not None, "it is the shell that accepts"
+        with row.stop:
+            try:
+                await offer.accept()
+            except GlideError as error:
+                if offer.transfer in self._accepted:
+                    self._say(f"From {printable(offer.sender)}: {printable(str(error), 1000)}")
+                self._remember(error)
         self._accepted.discard(offer.transfer)
-        self._under_way.end(offer.transfer)
-        self._ended()
+        self._under_way.end(row)
+        self._draw()
 
     # --- what happens ---
 
     def report(self, event: events.Event) -> None:
-        """Say what a person wants to know of it, or draw it."""
+        """Say what a person wants to know of it, or draw it. What happens to a push is told to its own row."""
         changed = self._under_way.take(event)
         match event:
             case events.Registered():
-                self._say(_greeting(event) if not self._registered else "Connected again.")
+                self._say("Connected again." if self._registered else wording.welcome(event))
                 self._registered = True
             case events.Failed():
                 if event.transfer not in self._refused:
@@ -255,14 +261,18 @@ class Conversation:
                 self._accepted.discard(event.transfer)
             case events.Received():
                 saved = self._under_way.saved(event.transfer)
-                self._say(f"From {printable(event.sender)}: {_much(event.items, event.bytes)}: {saved}")
-            case events.Ringing(trust="new") | events.Notice() | events.OfferDeclined():
+                self._say(f"From {printable(event.sender)}: {wording.much(event.items, event.bytes)}: {saved}")
+            case _:
+                self._tell(event)
+        if changed:
+            self._draw()
+
+    def _tell(self, event: events.Event) -> None:
+        match event:
+            case events.Ringing(trust="new") | events.Notice() | events.OfferDeclined() | events.Undelivered():
                 self._say(wording.told(event))
             case events.Detail() if self._verbose:
                 self._say(wording.told(event))
-        if changed:
-            self._draw()
-            self._ended()
 
     def _say(self, text: str | None) -> None:
         if text:
@@ -279,29 +289,8 @@ class Conversation:
     def _draw(self) -> None:
         self._console.show(self._under_way.lines())
 
-    def _ended(self) -> None:
-        self._draw()
-        self._something_ended.set()
-
     # --- completing ---
 
     def _completions(self, line: str) -> list[Completion]:
         """Called in the terminal's thread; what it reads is only ever replaced."""
-        asking = [each.offer.sender for each in list(self._offers.values()) if each.offer.open]
-        return commands.complete(line, self._pinned | self._listed, asking)
-
-
-def _much(items: int, count: int) -> str:
-    return f"{counted(items, 'file')}, {size(count)}"
-
-
-def _greeting(event: events.Registered) -> str:
-    greeting = f"{printable(event.greeting)}\n" if event.greeting else ""
-    who = f"You are {printable(event.name)}, fingerprint {fingerprint(event.key)}."
-    return f"{greeting}{who} help lists the commands, exit leaves."
-
-
-def _can_edit() -> bool:
-    """True if a person sits at a terminal that knows more than plain lines."""
-    streams = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
-    return streams and os.environ.get("TERM", "") not in ("dumb", "unknown")
+        return commands.complete(line, self._pinned | self._listed | self._groups.keys(), self._offers.senders())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from glide.cli import options
@@ -61,7 +60,6 @@ def doctor(
 def _tell(renderer: Renderer, check: Check) -> None:
     well = check.error is None
     if renderer.json:
-        record = {"event": "check", "time": time.time(), "name": check.name, "ok": well, "message": check.message}
-        renderer.line(record)
+        renderer.line("check", name=check.name, ok=well, message=check.message)
     else:
         renderer.out(f"{'ok' if well else 'wrong':<5}  {check.name:<8}  {check.message}")

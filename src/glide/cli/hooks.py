@@ -22,9 +22,10 @@ from typing import Any
 import trio
 
 from glide import events
-from glide.cli.render import Renderer
+from glide.cli.render import record
 from glide.crypto.identity import fingerprint, key_text
 from glide.errors import UsageError, one_error
+from glide.settings import Settings
 from glide.text import printable
 
 # Hooks that run at once, and those that wait for their turn: strangers cause them, one for each offer.
@@ -97,11 +98,22 @@ def parse(kind: str, command: str | None) -> Hook | None:
     return Hook(flag, (program, *words[1:]))
 
 
+def commands(chosen: Settings) -> dict[str, str | None]:
+    """What the settings say, by kind, and all of it can be run. Raises :class:`UsageError`."""
+    found = {kind: chosen[f"on-{kind}"] for kind in ("offer", "received", "failed")}
+    for kind, command in found.items():
+        parse(kind, command)
+    return found
+
+
 @asynccontextmanager
-async def running(commands: Mapping[str, str | None], report: events.Report) -> AsyncIterator[events.Report]:
+async def running(
+    commands: Mapping[str, str | None], report: events.Report, *, heard: bool = True
+) -> AsyncIterator[events.Report]:
     """A report function that passes every event on to ``report``, and starts the hooks for those that have one.
 
-    ``commands`` are by kind: ``offer``, ``received``, ``failed``. Raises :class:`UsageError` before anything starts.
+    ``commands`` are by kind: ``offer``, ``received``, ``failed``; what they write goes to our standard error, unless
+    they are not to be ``heard``. Raises :class:`UsageError` before anything starts.
     The function never waits, and no hook delays or fails a transfer: what goes wrong is a notice. When the block ends,
     cancelled or not, hooks that run or wait have five seconds; then they are ended.
     """
@@ -109,7 +121,7 @@ async def running(commands: Mapping[str, str | None], report: events.Report) -> 
     if not hooks:
         yield report
         return
-    runner = _Runner(hooks, report)
+    runner = _Runner(hooks, report, heard=heard)
     with one_error():
         async with trio.open_nursery() as nursery:
             for scope in runner.scopes:
@@ -123,11 +135,11 @@ async def running(commands: Mapping[str, str | None], report: events.Report) -> 
 class _Runner:
     """Takes events, and has a few tasks that start one hook after the other."""
 
-    def __init__(self, hooks: Mapping[str, Hook], report: events.Report) -> None:
+    def __init__(self, hooks: Mapping[str, Hook], report: events.Report, *, heard: bool = True) -> None:
         self._hooks = hooks
+        self._heard = heard
         self._report = report
         self._transfers: dict[bytes, _Transfer] = {}
-        self._line = _Line()
         self._queue, self._queued = trio.open_memory_channel[tuple[Hook, dict[str, str]]](MOST_WAITING)
         # Shielded: the end of the verb is not the end of a hook, at least not at once.
         self.scopes = [trio.CancelScope(shield=True) for _ in range(MOST_AT_ONCE)]
@@ -179,7 +191,7 @@ class _Runner:
                 facts |= {"REASON": printable(event.message, 1000), "STATUS": event.status}
             case events.OfferDeclined():
                 facts |= {"REASON": printable(event.reason, 1000), "STATUS": "refused"}
-        facts["JSON"] = json.dumps({**self._line.of(event), **more}, ensure_ascii=True)
+        facts["JSON"] = json.dumps({**record(event), **more}, ensure_ascii=True)
         return facts
 
     async def work(self, scope: trio.CancelScope) -> None:
@@ -196,7 +208,7 @@ class _Runner:
         outside = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         # Always UTF-8, in whatever encoding this machine writes its environment.
         told = {PREFIX + name: os.fsdecode(value.encode("utf-8", "backslashreplace")) for name, value in facts.items()}
-        to_us = subprocess.DEVNULL if sys.stderr is None else 2  # standard output carries results only
+        to_us = 2 if self._heard and sys.stderr is not None else subprocess.DEVNULL  # never where results go
         patience = trio.move_on_after(LONGEST)
         try:
             with patience:
@@ -220,21 +232,6 @@ class _Runner:
 
     def _notice(self, hook: Hook, what: str) -> None:
         self._report(events.Notice(f"{hook.flag} ({printable(hook.argv[0], 400)}): {what}."))
-
-
-class _Line(Renderer):
-    """Makes the record that ``--json`` would write of an event, and writes nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(json=True)
-        self._record: dict[str, Any] = {}
-
-    def line(self, record: dict[str, Any]) -> None:
-        self._record = record
-
-    def of(self, event: events.Event) -> dict[str, Any]:
-        self.report(event)
-        return self._record
 
 
 def _about(offer: events.OfferArrived) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from glide.cli import options
 
 
@@ -14,6 +12,6 @@ def id(json: options.Json = None) -> None:
     with options.verb(json=json) as (chosen, renderer):
         key = load_or_create(chosen.home.identity).public
         if renderer.json:
-            renderer.line({"event": "id", "time": time.time(), "key": key_text(key), "fingerprint": fingerprint(key)})
+            renderer.line("id", key=key_text(key), fingerprint=fingerprint(key))
         else:
             renderer.out(f"key          {key_text(key)}\nfingerprint  {fingerprint(key)}")

@@ -33,19 +33,16 @@ def known(context: typer.Context, json: options.Json = None) -> None:
         for pin in people:
             if renderer.json:
                 renderer.line(
-                    {
-                        "event": "pin",
-                        "time": time.time(),
-                        "name": pin.name,
-                        "key": key_text(pin.key),
-                        "fingerprint": fingerprint(pin.key),
-                        "trust": str(pin.trust),
-                        "since": pin.since,
-                        "met": pin.met,
-                        "relay": key_text(pin.relay),
-                        "verified": pin.trust is Trust.VERIFIED,
-                        "last": pin.last or None,
-                    }
+                    "pin",
+                    name=pin.name,
+                    key=key_text(pin.key),
+                    fingerprint=fingerprint(pin.key),
+                    trust=str(pin.trust),
+                    since=pin.since,
+                    met=pin.met,
+                    relay=key_text(pin.relay),
+                    verified=pin.trust is Trust.VERIFIED,
+                    last=pin.last or None,
                 )
             else:
                 verified = _when("verified", pin.verified) if pin.trust is Trust.VERIFIED else "not verified"
@@ -56,9 +53,7 @@ def known(context: typer.Context, json: options.Json = None) -> None:
                 )
         for relay in relays:
             if renderer.json:
-                renderer.line(
-                    {"event": "relay-pin", "time": time.time(), "address": relay.address, "key": key_text(relay.key)}
-                )
+                renderer.line("relay-pin", address=relay.address, key=key_text(relay.key))
             else:
                 renderer.out(f"relay {printable(relay.address):<26}  pinned    {fingerprint(relay.key)}")
         if not people and not relays and not renderer.json:

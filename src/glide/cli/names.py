@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from glide.cli import options
 from glide.client import profile
@@ -13,11 +14,14 @@ from glide.settings import Settings
 from glide.text import printable
 
 
-def ask_once(chosen: Settings) -> None:
-    """Let a person at a terminal who has chosen no name say one, and save it. Raises :class:`UsageError`."""
+def ask_once(chosen: Settings) -> str | None:
+    """Let a person at a terminal who has chosen no name say one, for this run; to be saved once it has proved free.
+
+    Raises :class:`UsageError`.
+    """
     suggested = profile.name(chosen, load_or_create(chosen.home.identity).public)
     if not suggested.by_default or not options.on_terminal():
-        return
+        return None
     while True:
         print(f"Under which name do you want to receive? [{suggested.text}] ", end="", file=sys.stderr, flush=True)
         typed = sys.stdin.readline()
@@ -29,7 +33,12 @@ def ask_once(chosen: Settings) -> None:
         except UsageError as error:
             print(error, file=sys.stderr)
             continue
+        chosen.use("as", name)
+        return name
+
+
+def save(chosen: Settings, name: str | None, say: Callable[[str], None]) -> None:
+    """Save what was asked for, if it was, now that the relay has given it."""
+    if name is not None:
         chosen.save("as", name)
-        where = printable(str(chosen.home.config_file), 400)
-        print(f"Saved in {where}; --as NAME changes it for once.", file=sys.stderr)
-        return
+        say(f"Saved in {printable(str(chosen.home.config_file), 400)}; --as NAME changes it for once.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,7 +54,7 @@ def pair(
                     person, show=lambda code: _show(code, person, me.name, renderer), ask=lambda: _ask(person, renderer)
                 )
             if renderer.json:
-                renderer.line({"event": "paired", "time": time.time(), "name": person, "key": key_text(paired.key)})
+                renderer.line("paired", name=person, key=key_text(paired.key))
             else:
                 renderer.say(f"{person} is verified: {fingerprint(paired.key)}.")
 
@@ -65,10 +64,10 @@ def pair(
 def _show(code: str, person: str, mine: str, renderer: Renderer) -> None:
     renderer.say(
         f"Tell {person} this code by voice, and nobody else; `glide pair {mine}` asks them for it. It is good for one "
-        "attempt."
+        f"attempt. Waiting for {person}; Ctrl-C gives up."
     )
     if renderer.json:
-        renderer.line({"event": "code", "time": time.time(), "code": code})
+        renderer.line("code", code=code)
     else:
         renderer.out(code)
 

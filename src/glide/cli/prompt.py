@@ -21,7 +21,6 @@ class Prompt:
     """Asks on stderr, reads from the terminal that stdin is."""
 
     def __init__(self, renderer: Renderer) -> None:
-        renderer.asks = True
         self._renderer = renderer
         self._one_at_a_time = trio.Lock()
 

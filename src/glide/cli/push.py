@@ -57,14 +57,12 @@ def push(
     verbose: options.Verbose = None,
 ) -> None:
     """Send files and folders to a person who is receiving; succeeds only when they have confirmed all of it."""
-    from pathlib import Path
-
     from glide.cli import next, receipts
-    from glide.cli.groups import to_each
+    from glide.cli.groups import to_each, to_one
     from glide.cli.run import run
     from glide.client.api import PIPE, connect
     from glide.client.push import Receipt
-    from glide.errors import Partly, UsageError
+    from glide.errors import UsageError
     from glide.protocol.names import parse
 
     with options.verb(
@@ -79,11 +77,7 @@ def push(
         group = chosen.groups().get(to)
         if group is not None and PIPE in paths:
             raise UsageError(f"{to} is a group, and standard input can be read only once.", "Nobody was disturbed.")
-        if chosen["receipt"] is not None and chosen["receipt"] in ("", "-", *paths):
-            raise UsageError("--receipt wants a file of its own to write to.", "Nobody was disturbed.")
-        record = Path(chosen["receipt"]).expanduser() if chosen["receipt"] else None
-        if record is not None:
-            receipts.check(record)
+        record = receipts.wanted(chosen["receipt"], paths)
 
         async def verb() -> None:
             async with connect(settings=chosen, at_once=False, report=renderer.report) as me:
@@ -92,13 +86,8 @@ def push(
                     return await me.push(person, paths)
 
                 if group is not None:
-                    await to_each(to, group, one, renderer.report, record)
-                    return
-                try:
-                    receipts.write(record, await one(to))
-                except Partly as error:
-                    if isinstance(error.receipt, Receipt):
-                        receipts.write(record, error.receipt)
-                    raise
+                    await to_each(to, group, one, renderer.report, record, patient=bool(chosen["wait"]))
+                else:
+                    await to_one(to, one, record)
 
         run(verb)

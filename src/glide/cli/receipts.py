@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from glide import files
 from glide.client.push import Receipt
 from glide.crypto.identity import key_text
-from glide.errors import FileError
+from glide.errors import FileError, UsageError
 from glide.text import printable
 
 
-def check(path: Path) -> None:
-    """Raise :class:`FileError` if it is known beforehand that nothing can be written there."""
+def wanted(file: str | None, paths: Sequence[str] = ()) -> Path | None:
+    """Where to write what is confirmed of a push of ``paths``, as ``--receipt`` says; None if it does not.
+
+    Raises :class:`UsageError`, and :class:`FileError` if it is known beforehand that nothing can be written there.
+    """
+    if file is None:
+        return None
+    if file in ("", "-", *paths):
+        raise UsageError("--receipt wants a file of its own to write to.", "Nobody was disturbed.")
+    path = Path(file).expanduser()
     if not path.resolve().parent.is_dir():
         raise FileError(
             f"The receipt cannot be written: there is no folder {printable(str(path.parent))}.",
             "Nobody was disturbed.",
         )
+    return path
 
 
 def write(path: Path | None, receipt: Receipt | list[Receipt]) -> None:

@@ -73,6 +73,7 @@ def receive(
     from glide.client.api import connect
     from glide.client.consent import Answer
     from glide.errors import FileError, UsageError
+    from glide.people.known import Trust
 
     with options.verb(
         as_=as_, into=into, accept=accept, policy=policy, from_=from_, once=once, conflict=conflict, stdout=stdout,
@@ -84,21 +85,20 @@ def receive(
             raise UsageError("--stdout and --json both want standard output.", next="Leave one of them out.")
         if chosen["stdout"] and sys.stdout is None:  # its number may be another file's by now
             raise FileError("There is no standard output to write to.", "Nothing is received.")
-        commands = {kind: chosen[f"on-{kind}"] for kind in ("offer", "received", "failed")}
-        for kind, command in commands.items():
-            hooks.parse(kind, command)
-        names.ask_once(chosen)
+        commands = hooks.commands(chosen)
+        asked = names.ask_once(chosen)
         prompt = Prompt(renderer) if options.on_terminal() and chosen.policy().asks else None
 
         async def ask(offer: events.OfferArrived) -> Answer | None:
             assert prompt is not None, "without a terminal nobody is asked"
-            return Answer() if await prompt.consent(offer) else None
+            return Answer(Trust.KNOWN) if await prompt.consent(offer) else None
 
         async def verb() -> None:
             async with (
                 hooks.running(commands, renderer.report) as report,
                 connect(settings=chosen, role="receive", report=report) as me,
             ):
+                names.save(chosen, asked, renderer.say)
                 await me.receive(ask if prompt is not None else None)
 
         run(verb)

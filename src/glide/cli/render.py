@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from glide import events
 from glide.cli import wording
 from glide.crypto.identity import key_text
+from glide.errors import GlideError, leaves
 from glide.text import duration, printable, size
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _PROGRESS_EVERY = 0.5
 _MOST_HELD = 20
 
 _JSON_NAMES = {"sender": "from"}
-_HUMAN_ONLY = {"trust", "paths", "aliases", "greeting", "inside"}
+_HUMAN_ONLY = {"trust", "paths", "aliases", "asked", "greeting", "inside"}
 
 
 class Renderer:
@@ -50,8 +51,10 @@ class Renderer:
         self.verbose = verbose
         # A question that is open is not to be written into: what comes meanwhile is held, and told after it.
         self._held: list[str] | None = None
-        # True if offers are shown by the question about them.
-        self.asks = False
+        self._results: list[str] = []  # the same, for stdout where that is the terminal too
+        # Transfers of which something has been sent, and that are not over.
+        self.under_way: set[bytes] = set()
+        self._registered = False
         self._bars: Progress | None = None
         self._tasks: dict[bytes, TaskID] = {}
         self._last_progress: dict[bytes, float] = {}
@@ -63,10 +66,23 @@ class Renderer:
 
     def report(self, event: events.Event) -> None:
         """Show one event."""
+        match event:
+            case events.Accepted(transfer=transfer) | events.Progress(transfer=transfer):
+                self.under_way.add(transfer)
+            case events.Delivered(transfer=transfer) | events.Received(transfer=transfer):
+                self._is_over(transfer)
+            case events.Failed(transfer=transfer):
+                self._is_over(transfer)
         if self.json:
             self._report_json(event)
         else:
             self._report_text(event)
+
+    def _is_over(self, transfer: bytes) -> None:
+        self.under_way.discard(transfer)
+        self._last_progress.pop(transfer, None)
+        if transfer not in self._tasks:
+            self._peers.pop(transfer, None)
 
     def _report_json(self, event: events.Event) -> None:
         if isinstance(event, events.Progress) and event.bytes != event.total:
@@ -76,15 +92,13 @@ class Renderer:
             self._last_progress[event.transfer] = now
         if isinstance(event, events.Detail) and not self.verbose:
             return
-        record = {
-            _JSON_NAMES.get(field.name, field.name): _plain(field.name, getattr(event, field.name))
-            for field in fields(event)
-            if field.name not in _HUMAN_ONLY
-        }
-        self.line({"event": event.event, "time": time.time(), **record})
+        self._line(record(event))
 
-    def line(self, record: dict[str, Any]) -> None:
-        """One JSON line on stdout, at once."""
+    def line(self, event: str, /, **fields: Any) -> None:
+        """A result as a JSON line on stdout, at once: the name of an event, and its fields."""
+        self._line(_dated(event, fields))
+
+    def _line(self, record: dict[str, Any]) -> None:
         self.out(json.dumps(record, ensure_ascii=True))
 
     def out(self, text: str) -> None:
@@ -121,13 +135,16 @@ class Renderer:
                 self._bar(event)
             case events.StalledEvent():
                 self._stalled(event)
+            case events.Registered() if self._registered:
+                self.say(f"Connected again as {printable(event.name)}.")
             case events.Registered():
+                self._registered = True
                 self.say(f"{wording.told(event)} Ctrl-C ends.")
             case events.WaitingFor():
                 self.say(f"{wording.told(event)} Ctrl-C withdraws it.")
             case events.OfferArrived():
                 self._peers[event.transfer] = f"from {printable(event.sender)}"
-                if not self.asks:
+                if not event.asked:  # else the question about it shows it
                     self._tell(event)
             case events.Ringing():
                 self._peers[event.transfer] = f"to {printable(event.to)}"
@@ -148,7 +165,10 @@ class Renderer:
     def _path(self, path: str) -> None:
         """A result: where something was saved."""
         on_terminal = sys.stdout is not None and sys.stdout.isatty()
-        self.out(printable(path, 4096) if on_terminal else path)
+        if on_terminal and self._held is not None:
+            self._results.append(path)
+        else:
+            self.out(printable(path, 4096) if on_terminal else path)
 
     # --- progress bars ---
 
@@ -178,6 +198,8 @@ class Renderer:
     def stop_bar(self, transfer: bytes) -> None:
         """Take one transfer's bar away; the last takes the display with it."""
         task = self._tasks.pop(transfer, None)
+        if transfer not in self.under_way:
+            self._peers.pop(transfer, None)
         if task is not None and self._bars is not None:
             self._bars.remove_task(task)
             if not self._tasks:
@@ -212,28 +234,49 @@ class Renderer:
             yield
         finally:
             held, self._held = self._held, None
+            results, self._results = self._results, []
             for text in held:
                 self.say(text, always=True)
+            for path in results:
+                self._path(path)
 
     def result(self, status: str, exit: int, message: str) -> None:
         """The last line of every command."""
         self.stop_bars()
         Renderer.said_result = True
         if self.json:
-            self.line({"event": "result", "time": time.time(), "status": status, "exit": int(exit), "message": message})
+            self.line("result", status=status, exit=int(exit), message=message)
         elif message and message != self._told:
             _write(sys.stderr, f"glide: {message}" if exit else message)
 
     def fault(self, error: Exception) -> None:
         """A bug of ours: told in a line, in full only to those who asked for more."""
+        cause: BaseException = error
+        if isinstance(error, BaseExceptionGroup):
+            found = list(leaves(error))
+            cause = next((each for each in found if not isinstance(each, GlideError)), found[0])
         self.result(
             "fault",
             1,
-            f"A fault of glide itself: {type(error).__name__}: {printable(str(error))}. Please report it; --verbose "
+            f"A fault of glide itself: {type(cause).__name__}: {printable(str(cause))}. Please report it; --verbose "
             "shows where.",
         )
         if self.verbose and sys.stderr is not None:
             traceback.print_exception(error)
+
+
+def record(event: events.Event) -> dict[str, Any]:
+    """What is told of an event in JSON."""
+    told = {
+        _JSON_NAMES.get(field.name, field.name): _plain(field.name, getattr(event, field.name))
+        for field in fields(event)
+        if field.name not in _HUMAN_ONLY
+    }
+    return _dated(event.event, told)
+
+
+def _dated(event: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"event": event, "time": time.time(), **fields}
 
 
 def _write(stream: TextIO | None, text: str) -> None:

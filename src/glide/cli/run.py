@@ -76,7 +76,11 @@ def ending(renderer: Renderer) -> Iterator[None]:
         _exit(error.exit)
     except (_Signalled, KeyboardInterrupt) as error:
         number = error.number if isinstance(error, _Signalled) else signal.SIGINT
-        stopped = "Stopped. What has arrived of a transfer that can go on later is kept, under no final name."
+        stopped = (
+            "Stopped. What has arrived is kept, under no final name; pushed again, it goes on there."
+            if renderer.under_way
+            else "Stopped. Nothing was being transferred."
+        )
         renderer.result(_STATUS.get(number, "hangup"), 128 + number, stopped)
         _exit(128 + number)
     except Exception as error:  # noqa: BLE001  # whatever it is, no traceback reaches a user

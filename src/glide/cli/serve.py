@@ -45,7 +45,7 @@ def serve(
     from glide import events
     from glide.cli.run import SIGNALS
     from glide.client.profile import deadlines
-    from glide.crypto.identity import key_text, load_or_create
+    from glide.crypto.identity import fingerprint, key_text, load_or_create
     from glide.errors import GlideError, UsageError, one_error
     from glide.relay.server import GREETING, Config, Relay
 
@@ -67,6 +67,7 @@ def serve(
             if isinstance(event, events.Listening) and not renderer.json:
                 for line in invitation(event.host, event.port, key_text(event.key)):
                     renderer.say(line)
+                renderer.say(f"Who comes without that key is shown a fingerprint to compare: {fingerprint(event.key)}")
             else:
                 renderer.report(event)
 

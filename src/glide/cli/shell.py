@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from glide.cli import options
 
 
 def shell(
     as_: options.As = None,
-    into: Annotated[
-        str | None, typer.Option("--into", metavar="DIR", help="Where files land; default: here. [env: GLIDE_INTO]")
-    ] = None,
-    conflict: Annotated[
-        str | None,
-        typer.Option(
-            "--conflict",
-            metavar="rename|skip|overwrite|refuse",
-            help="What to do when a name is taken; default: rename. [env: GLIDE_CONFLICT]",
-        ),
-    ] = None,
+    into: options.Into = None,
+    conflict: options.Conflict = None,
     invisible: options.Invisible = None,
     idle: options.Idle = None,
     ask_timeout: options.AskTimeout = None,
@@ -33,7 +20,7 @@ def shell(
 
     Without a terminal commands are read from standard input as they come, and it ends when all of them have been done.
     """
-    from glide.cli import names
+    from glide.cli import hooks, names
     from glide.cli.conversation import Conversation
     from glide.cli.run import run
     from glide.client.api import connect
@@ -44,14 +31,20 @@ def shell(
     # What the environment may say to other verbs makes no sense here.
     never = {"json": False, "quiet": False, "once": False, "stdout": False}
     with options.verb(**flags, **patience, **never) as (chosen, renderer):
-        names.ask_once(chosen)
-        conversation = Conversation(verbose=chosen["verbose"])
+        commands = hooks.commands(chosen)
+        conversation = Conversation(chosen)
+        asked = names.ask_once(chosen)
 
         async def verb() -> None:
             async with (
-                conversation.console(chosen.home.state / "shell-history", renderer.out),
-                connect(settings=chosen, role=Role.RECEIVE, report=conversation.report) as me,
+                conversation.console(chosen.home.state / "shell-history", renderer.out) as console,
+                # What hooks write would stand in the middle of what is typed.
+                hooks.running(
+                    commands, conversation.report, heard=not (console.interactive and options.on_terminal())
+                ) as report,
+                connect(settings=chosen, role=Role.RECEIVE, report=report) as me,
             ):
+                names.save(chosen, asked, console.say)
                 await conversation.run(me)
 
         run(verb)

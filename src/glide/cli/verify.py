@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,7 +139,7 @@ def _show(rows: Sequence[_Row], renderer: Renderer) -> None:
 
     if renderer.json:
         shown = [{"name": row.name, "key": key_text(row.key), "words": list(words(row.key))} for row in rows]
-        renderer.line({"event": "words", "time": time.time(), "rows": shown})
+        renderer.line("words", rows=shown)
         return
     labels = [printable(row.name) + (" (you)" if row.you else "") for row in rows]
     for label, row in zip(labels, rows, strict=True):

@@ -34,15 +34,12 @@ def who(
             if renderer.json:
                 for person in people:
                     renderer.line(
-                        {
-                            "event": "person",
-                            "time": now,
-                            "name": person.name,
-                            "key": key_text(person.key),
-                            "receiving": person.receiving,
-                            "since": person.since,
-                            "trust": person.trust,
-                        }
+                        "person",
+                        name=person.name,
+                        key=key_text(person.key),
+                        receiving=person.receiving,
+                        since=person.since,
+                        trust=person.trust,
                     )
                 return
             # No line of titles: each line is a person, for whoever counts or cuts them.

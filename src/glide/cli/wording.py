@@ -50,13 +50,25 @@ def told(event: events.Event) -> str | None:
         case events.Resumed() if event.bytes:
             return f"{size(event.bytes)} are there already; it goes on from there."
         case events.Delivered():
-            much = f"{counted(event.items, 'file')}, {size(event.bytes)}"
-            return f"Delivered to {printable(event.to)}: {much}, blake3:{event.digest.hex()}"
+            digest = f", blake3:{event.digest.hex()}" if event.items else ""  # of no files there is none
+            return f"Delivered to {printable(event.to)}: {much(event.items, event.bytes)}{digest}"
         case events.Connected():
             return f"{clock()} {printable(event.name)} connected from {printable(event.peer)}"
         case events.Disconnected():
             return f"{clock()} {printable(event.name)} disconnected from {printable(event.peer)}"
     return None
+
+
+def welcome(event: events.Registered) -> str:
+    """What the shell says first."""
+    greeting = f"{printable(event.greeting)}\n" if event.greeting else ""
+    who = f"You are {printable(event.name)}, fingerprint {fingerprint(event.key)}."
+    return f"{greeting}{who} help lists the commands, exit leaves."
+
+
+def much(items: int, count: int) -> str:
+    """So many files, and so many bytes."""
+    return f"{counted(items, 'file')}, {size(count)}"
 
 
 def stalled(event: events.StalledEvent) -> str:
@@ -77,8 +89,8 @@ def offer_text(offer: events.OfferArrived) -> str:
 
 def offered(offer: events.OfferArrived) -> str:
     """What an offer holds: how many files, how much, and the first names."""
-    much = "of unknown size" if offer.bytes is None else size(offer.bytes)
-    return f"{counted(offer.items, 'file')}, {much}: {named(offer.names)}"
+    much_of_it = "of unknown size" if offer.bytes is None else size(offer.bytes)
+    return f"{counted(offer.items, 'file')}, {much_of_it}: {named(offer.names)}"
 
 
 def waiting_offer(offer: events.OfferArrived, age: float) -> str:

@@ -94,7 +94,8 @@ async def connect(
             )
             client = Client(session, settings, nursery, report)
             if role == Role.RECEIVE:
-                client._wishes(None)  # what is wrong with the settings is told before anybody is rung
+                # What is wrong with the settings is told before anybody is rung.
+                await trio.to_thread.run_sync(receive.check, client._wishes(None))
             if at_once:
                 await session.link(Role(role))
             try:

@@ -67,8 +67,9 @@ class Shared:
     once: Once
     room: Room = field(default_factory=Room)
     claims: Claims = field(default_factory=Claims)
-    # By the sender's key: one for all that comes from the same person, as long as they owe something.
-    throttles: dict[bytes, Throttle] = field(default_factory=dict)
+    # By the sender's key: one for all that comes from the same person, as long as they owe something; and by the rate,
+    # which may be another one for the same key under another name.
+    throttles: dict[tuple[bytes, int], Throttle] = field(default_factory=dict)
 
 
 class Arriving:
@@ -210,10 +211,7 @@ class Arriving:
         throttles = self._shared.throttles
         for other in [other for other, throttle in throttles.items() if throttle.idle]:
             del throttles[other]
-        there = throttles.get(key)
-        if there is None or there.rate != rate:
-            there = throttles[key] = Throttle(rate)
-        return there
+        return throttles.setdefault((key, rate), Throttle(rate))
 
     def _report(self, event: events.Event) -> None:
         if isinstance(event, events.SavedFolder) or (isinstance(event, events.Saved) and not event.inside):

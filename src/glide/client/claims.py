@@ -58,8 +58,3 @@ class Claims:
                 "It goes on there.",
                 for_peer="the same files were offered anew.",
             )
-
-    async def until_none(self) -> None:
-        """Wait until nothing is under way."""
-        while self._held:
-            await next(iter(self._held.values())).over.wait()

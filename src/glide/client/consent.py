@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 
 from glide import events
+from glide.crypto.identity import fingerprint
 from glide.errors import Declined
 from glide.people.known import Known, Trust
 from glide.people.policy import Judgement, Policy, Verdict
@@ -60,7 +61,7 @@ class Consent:
             raise Declined("Not among those you take files from (--from).", for_peer="takes nothing from you")
         judgement = self.policy.judge(trust, incoming.sender)
         if judgement.do is Verdict.DENY:
-            raise _denied(incoming.sender, judgement)
+            raise _denied(incoming, judgement)
         return judgement
 
     async def decide(
@@ -74,10 +75,11 @@ class Consent:
             return self.judge(known, relay_key, incoming), known.check(*who), known.aliases(*who)
 
         judgement, trust, aliases = await trio.to_thread.run_sync(look)
-        arrived = _arrived(incoming, offered, trust, aliases)
+        taken = judgement.do is Verdict.ACCEPT or offered.before  # a person has said yes to all of this before
+        arrived = _arrived(incoming, offered, trust, aliases, asked=not taken and self.ask is not None)
         report(arrived)
         self._check(offered.manifest, judgement, incoming.sender)
-        if judgement.do is Verdict.ACCEPT or offered.before:  # a person has said yes to all of this before
+        if taken:
             return judgement, Answer()
         return judgement, await self._asked(arrived)
 
@@ -111,18 +113,22 @@ class Consent:
         return answer
 
 
-def _denied(sender: str, judgement: Judgement) -> Declined:
+def _denied(incoming: Incoming, judgement: Judgement) -> Declined:
+    sender = incoming.sender
     if judgement.because == sender:
         return Declined(f"You take nothing from {sender}, as your policy says.", for_peer="takes nothing from you")
     return Declined(
         f"You take nothing from {judgement.because if judgement.because != 'everybody' else 'strangers'}, "
         "as --accept or your policy says.",
-        next=f"`glide known add {sender} KEY` makes them known.",
-        for_peer="takes files only from people they know, and you are not among them yet",
+        next=f"Their fingerprint is {fingerprint(incoming.key)}; `glide verify {sender}` or `glide pair {sender}` "
+        "makes them known.",
+        for_peer="takes files only from people they know, and you are not among them yet (`glide pair` would do)",
     )
 
 
-def _arrived(incoming: Incoming, offered: Offered, trust: Trust, aliases: tuple[str, ...]) -> events.OfferArrived:
+def _arrived(
+    incoming: Incoming, offered: Offered, trust: Trust, aliases: tuple[str, ...], *, asked: bool
+) -> events.OfferArrived:
     manifest = offered.manifest
     return events.OfferArrived(
         incoming.transfer,
@@ -135,6 +141,7 @@ def _arrived(incoming: Incoming, offered: Offered, trust: Trust, aliases: tuple[
         tuple(islice(_names(manifest), _NAMES)),
         lambda: _paths(manifest),
         aliases,
+        asked,
     )
 
 

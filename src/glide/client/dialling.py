@@ -113,7 +113,7 @@ async def connect(
             await trio.to_thread.run_sync(me.known.remember_relay, str(address), connection.peer_key)
             report(
                 events.Notice(
-                    f"First meeting with the relay {address}: its key is {fingerprint(connection.peer_key)}, "
+                    f"First meeting with the relay {address}: its fingerprint is {fingerprint(connection.peer_key)}, "
                     "remembered from now on."
                 )
             )

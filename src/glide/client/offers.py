@@ -10,8 +10,9 @@ import trio
 from glide import events
 from glide.client.arriving import Received
 from glide.client.consent import Answer
-from glide.errors import Declined, GlideError
+from glide.errors import Declined, GlideError, UsageError
 from glide.people.known import Trust
+from glide.text import printable
 from glide.transfer.landing import Conflict
 
 # For telling the sender that a transfer is stopped, and syncing what has arrived.
@@ -64,13 +65,14 @@ class Offer:
         ``conflict`` says what to do when a name is taken: ``rename``, ``skip``, ``overwrite`` or ``refuse``. ``known``
         says that a person has said yes, who has seen whose key it is: the sender is known by that, only seen otherwise.
 
-        Raises a :class:`GlideError`, and :class:`Declined` if the offer is not open any more. Cancelled, the sender is
-        told, and what has arrived is kept to go on with it later.
+        Raises a :class:`GlideError`: :class:`Declined` if the offer is not open any more, :class:`UsageError` for an
+        unknown ``conflict``, which leaves it open. Cancelled, the sender is told, and what has arrived is kept to go on
+        with it later.
         """
         if not self.open:
             raise Declined("The offer is not open any more: it was withdrawn, answered, or nobody did in time.")
         where = Path(into) if into is not None else None
-        how = Conflict(conflict) if conflict is not None else None
+        how = _conflict(conflict) if conflict is not None else None
         trust = Trust.KNOWN if known else Trust.SEEN
         self._answer = Answer(trust, where, how, self._begun, self._ended)
         self.open = False
@@ -109,3 +111,11 @@ class Offer:
     def _ended(self, result: object) -> None:
         self._result = result
         self._over.set()
+
+
+def _conflict(word: str) -> Conflict:
+    """Raises :class:`UsageError`."""
+    try:
+        return Conflict(word)
+    except ValueError:
+        raise UsageError(f"conflict is none of {', '.join(Conflict)}: {printable(word, 40)!r}.") from None

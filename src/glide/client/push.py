@@ -101,7 +101,9 @@ class _Pushing:
             else:
                 return self._delivered(receipt, outcome, gathered)
             self._report(
-                events.StalledEvent(self._id, "network", round(wait), f"{reason} Trying again in {duration(wait)}.")
+                events.StalledEvent(
+                    self._id, "network", round(wait), f"{reason} Trying again in {duration(max(wait, 1))}."
+                )
             )
             await trio.sleep(wait)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from contextlib import ExitStack
+from pathlib import Path
 
 import trio
 
@@ -37,10 +39,19 @@ async def receive(session: Session, wishes: Wishes, terms: Terms, report: events
     """
     with ExitStack() as stack:
         # Opened once and at once: what stands at their paths later is not asked.
-        folders = {wishes.into, *wishes.consent.policy.folders} if wishes.into is not None else frozenset()
-        opened = {into: stack.enter_context(Destination.open(into)) for into in folders}
+        opened = {into: stack.enter_context(Destination.open(into)) for into in _folders(wishes)}
         once = Once(wanted=wishes.once)
         await _Receiver(Shared(session, wishes, terms, report, opened, once)).run()
+
+
+def check(wishes: Wishes) -> None:
+    """Raise :class:`FileError` if a folder that was named cannot be received into. Blocks."""
+    for into in _folders(wishes):
+        Destination.open(into).close()
+
+
+def _folders(wishes: Wishes) -> Set[Path]:
+    return {wishes.into, *wishes.consent.policy.folders} if wishes.into is not None else frozenset()
 
 
 class _Receiver:
@@ -53,6 +64,7 @@ class _Receiver:
         self._report = shared.report
         # Offers that are being handled, by their ids: the sender's key, and whether we know it.
         self._active: dict[bytes, tuple[bytes, bool]] = {}
+        self._fewer = trio.Event()
 
     async def run(self) -> None:
         """Be there until there is a reason not to be, and raise it; with ``once`` return after a transfer."""
@@ -67,19 +79,29 @@ class _Receiver:
                         backoff.went_well()
                         await self._take_offers(control, nursery)
                     except GlideError as error:
-                        if not self._shared.session.was_there or not error.worth_a_retry:
-                            # Transfers have connections of their own: let them come to their ends.
-                            await self._shared.claims.until_none()
-                            raise
-                        wait = backoff.next(error)
-                        self._report(events.Notice(f"{error.what} Trying again in {duration(wait)}."))
+                        wait = await self._after(error, backoff)
+                        self._report(events.Notice(f"{error.what} Trying again in {duration(max(wait, 1))}."))
                         await trio.sleep(wait)
+
+    async def _after(self, error: GlideError, backoff: Backoff) -> float:
+        """How many seconds to wait before being there again; raises ``error`` if that is of no use."""
+        try:
+            if self._shared.session.was_there and error.worth_a_retry:
+                return backoff.next(error)
+            raise error
+        except GlideError:
+            # Transfers have connections of their own: let them come to their ends.
+            while self._active:
+                await self._fewer.wait()
+            await trio.lowlevel.checkpoint_if_cancelled()  # with `once` one of them may have been what was waited for
+            raise
 
     async def _take_offers(self, control: Link, nursery: trio.Nursery) -> None:
         """Handle offers until the session ends; raises why."""
-        async for incoming in control.inbox:
+        while (incoming := await _next(control)) is not None:
             known = await self._knows(control, incoming)
-            if control.knows(incoming.transfer) or incoming.transfer in self._active:
+            mine = incoming.key == self._shared.session.me.identity.public  # who sends to oneself has it at both ends
+            if (control.knows(incoming.transfer) and not mine) or incoming.transfer in self._active:
                 problem: GlideError = Declined("", for_peer="has a transfer of that id under way")
             elif self._has_room_for(incoming.key, known=known):
                 self._active[incoming.transfer] = incoming.key, known
@@ -109,6 +131,8 @@ class _Receiver:
             result = await Arriving(self._shared, control, incoming).run()
         finally:
             del self._active[incoming.transfer]
+            self._fewer.set()
+            self._fewer = trio.Event()
         if result is None or not self._once.wanted:
             return
         if isinstance(result, GlideError):
@@ -125,3 +149,11 @@ class _Receiver:
             await came_again.wait()
             return
         raise error
+
+
+async def _next(control: Link) -> Incoming | None:
+    """The next offer; None once the session is over."""
+    try:
+        return await control.inbox.receive()
+    except (trio.EndOfChannel, trio.ClosedResourceError):
+        return None
