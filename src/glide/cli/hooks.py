@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import trio
 
@@ -28,7 +28,8 @@ from glide.errors import UsageError, one_error
 from glide.settings import Settings
 from glide.text import printable
 
-# Hooks that run at once, and those that wait for their turn: strangers cause them, one for each offer.
+# Hooks that run at once, and those that wait for their turn; of what has arrived, and of the others, which strangers
+# cause, one for each offer.
 MOST_AT_ONCE = 4
 MOST_WAITING = 32
 
@@ -66,6 +67,10 @@ class Hook:
 
     flag: str
     argv: tuple[str, ...]
+
+
+# A hook, and what its environment says.
+_Start: TypeAlias = tuple[Hook, dict[str, str]]
 
 
 @dataclass
@@ -124,8 +129,7 @@ async def running(
     runner = _Runner(hooks, report, heard=heard)
     with one_error():
         async with trio.open_nursery() as nursery:
-            for scope in runner.scopes:
-                nursery.start_soon(runner.work, scope)
+            runner.start(nursery)
             try:
                 yield runner.report
             finally:
@@ -140,14 +144,24 @@ class _Runner:
         self._heard = heard
         self._report = report
         self._transfers: dict[bytes, _Transfer] = {}
-        self._queue, self._queued = trio.open_memory_channel[tuple[Hook, dict[str, str]]](MOST_WAITING)
+        self._full = False
+        # What has arrived was accepted; the rest can be caused by any stranger, and must not stand in its way.
+        self._queues = {kind: trio.open_memory_channel[_Start](MOST_WAITING) for kind in ("received", "other")}
         # Shielded: the end of the verb is not the end of a hook, at least not at once.
-        self.scopes = [trio.CancelScope(shield=True) for _ in range(MOST_AT_ONCE)]
+        self._scopes: list[trio.CancelScope] = []
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Begin to work."""
+        for _, queued in self._queues.values():
+            for _ in range(MOST_AT_ONCE):
+                self._scopes.append(trio.CancelScope(shield=True))
+                nursery.start_soon(self._work, queued, self._scopes[-1])
 
     def close(self) -> None:
         """No more events; what runs and waits has a short time left."""
-        self._queue.close()
-        for scope in self.scopes:
+        for queue, _ in self._queues.values():
+            queue.close()
+        for scope in self._scopes:
             scope.deadline = trio.current_time() + AT_THE_END
 
     def report(self, event: events.Event) -> None:
@@ -155,16 +169,22 @@ class _Runner:
         self._report(event)
         match event:
             case events.OfferArrived():
+                self._transfers.pop(event.transfer, None)  # whatever it was before, it begins anew
                 self._of(event.transfer).about = _about(event)
             case events.Saved(inside=False) | events.SavedFolder():
                 _add(self._of(event.transfer), event.path)
-        hook = self._hooks.get(_KINDS.get(type(event), ""))
-        if hook is None:
-            return
-        try:
-            self._queue.send_nowait((hook, self._facts(event)))
-        except trio.WouldBlock:
-            self._report(events.Notice(f"{hook.flag}: {MOST_WAITING} of them wait already; this one is not started."))
+        kind = _KINDS.get(type(event), "")
+        hook = self._hooks.get(kind)
+        if hook is not None:
+            queue, _ = self._queues.get(kind, self._queues["other"])
+            try:
+                queue.send_nowait((hook, self._facts(event)))
+                self._full = False
+            except trio.WouldBlock:
+                if not self._full:  # said once: whoever fills the queue is not to fill the terminal too
+                    said = f"{hook.flag}: {MOST_WAITING} of them wait already; some are not started."
+                    self._report(events.Notice(said))
+                self._full = True
         if isinstance(event, events.Failed):
             self._transfers.pop(event.transfer, None)
 
@@ -178,8 +198,8 @@ class _Runner:
         transfer = getattr(event, "transfer", b"")
         known = self._transfers.get(transfer, _Transfer())
         facts = dict.fromkeys(FACTS, "")
-        facts |= {"EVENT": event.event, "TRANSFER": transfer.hex(), "FROM": printable(getattr(event, "sender", ""))}
         facts |= known.about
+        facts |= {"EVENT": event.event, "TRANSFER": transfer.hex(), "FROM": printable(getattr(event, "sender", ""))}
         more: dict[str, Any] = {}
         match event:
             case events.Received():
@@ -194,11 +214,11 @@ class _Runner:
         facts["JSON"] = json.dumps({**record(event), **more}, ensure_ascii=True)
         return facts
 
-    async def work(self, scope: trio.CancelScope) -> None:
+    async def _work(self, queued: trio.MemoryReceiveChannel[_Start], scope: trio.CancelScope) -> None:
         """Run one hook after the other, until there are no more or ``scope`` ends."""
         hook = None
         with scope:
-            async for hook, facts in self._queued:
+            async for hook, facts in queued:
                 await self._run(hook, facts)
         if scope.cancelled_caught and hook is not None:
             self._notice(hook, "it was ended, because glide ends")
