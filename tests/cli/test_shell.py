@@ -25,6 +25,7 @@ from glide.cli.commands import (
     List,
     Push,
     Requests,
+    Show,
     Stop,
     complete,
     parse,
@@ -72,6 +73,7 @@ OSC_52 = "\x1b]52;c;cm0gLXJmIC8=\x07"
         ("ok @alice", Answer(True, "alice", None)),
         ("ok alice", Answer(True, "alice", None)),
         ("no @alice", Answer(False, "alice", None)),
+        ("show 2", Show(2)),
         ("ok 2", Answer(True, None, 2)),
         ("ok @alice 2", Answer(True, "alice", 2)),
         ("no 2 @alice", Answer(False, "alice", 2)),
@@ -526,6 +528,36 @@ def test_of_several_offers_of_one_person_it_is_asked_which(w: World) -> None:
     bob.prints(str(w.into("bob") / "first"))
     assert leave(alice) == 0
     assert leave(bob) == 2
+
+
+def test_D2_all_that_is_in_an_offer_can_be_seen_before_the_answer(w: World) -> None:
+    bob, alice = shell(w, "bob"), shell(w, "alice")
+    for name in ("one", "two/three", "four\u202etxt"):
+        w.file(f"many/{name}", 1)
+    tell(alice, f"push {w.folder / 'many'} @bob")
+    bob.prints("offers 3 files")
+    tell(bob, "show 1")
+    for path in ("many/", "many/one", "many/two/", "many/two/three"):
+        bob.prints(f"  {path}")
+    tell(bob, "show 7")
+    bob.prints("No offer 7 waits")
+    tell(bob, "no 1")
+    bob.prints("Declined what alice offers.")
+    assert "\u202e" not in "".join(bob.output)
+    leave(alice)
+    assert leave(bob) == 2
+
+
+def test_C1_a_yes_of_a_script_makes_nobody_known(w: World) -> None:
+    bob, alice = shell(w, "bob"), shell(w, "alice")
+    tell(alice, f"push {w.file('f', 5)} @bob")
+    bob.prints("[1] alice")
+    tell(bob, "ok 1")
+    bob.prints("From alice: 1 file")
+    tell(bob, "list")
+    bob.prints("seen")
+    leave(alice)
+    assert leave(bob) == 0
 
 
 def test_odd_paths_are_told_and_end_nothing(w: World) -> None:

@@ -4,6 +4,7 @@
     push PATH... @NAME              also: glide PATH... @NAME, push @NAME PATH...
          --message TEXT, --wait DURATION, --strict
     reqs                            offers that wait for an answer
+    show N                          all that is in one
     ok @NAME [N], ok N              take one; `no` likewise
     stop N                          a transfer that is under way
     help, exit
@@ -37,6 +38,7 @@ HELP = """\
     --wait DURATION        wait so long for them to appear
     --strict               send to nobody who is not verified
   reqs                     offers that wait for your answer
+  show N                   every path in an offer
   ok @NAME, ok N           take what they offer: by name, or by the offer's number
   no @NAME, no N           decline it
   stop N                   stop what is under way, by its number
@@ -67,6 +69,13 @@ class Requests:
 
 
 @dataclass(frozen=True)
+class Show:
+    """Everything that is in the offer of that number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Answer:
     """Yes or no to an offer: to the one of that number, or to the only one of that sender. At least one is given."""
 
@@ -92,7 +101,7 @@ class Leave:
     pass
 
 
-Command: TypeAlias = List | Push | Requests | Answer | Stop | Help | Leave
+Command: TypeAlias = List | Push | Requests | Show | Answer | Stop | Help | Leave
 
 _SIMPLE: dict[str, Command] = {"list": List(), "who": List(), "reqs": Requests(), "help": Help(), "exit": Leave()}
 
@@ -103,6 +112,7 @@ WORDS: dict[str, str] = {
     "push": "P",
     "glide": "P",
     "reqs": "",
+    "show": "",
     "ok": "A",
     "no": "A",
     "stop": "",
@@ -142,7 +152,9 @@ def parse(line: str) -> Command | None:
         case "ok" | "no":
             return _answer(verb, rest)
         case "stop":
-            return _stop(rest)
+            return Stop(_number("stop", rest, "transfer"))
+        case "show":
+            return Show(_number("show", rest, "offer"))
         case "list" | "who" | "reqs" | "help" | "exit":
             if rest:
                 raise UsageError(f"{verb} takes no arguments.")
@@ -230,10 +242,10 @@ def _answer(verb: str, words: list[str]) -> Answer:
     return Answer(verb == "ok", sender, number)
 
 
-def _stop(words: list[str]) -> Stop:
+def _number(verb: str, words: list[str], what: str) -> int:
     if len(words) != 1 or not (words[0].isascii() and words[0].isdigit()):
-        raise UsageError("It does not say which transfer.", next="Write it as stop N; N stands before it.")
-    return Stop(int(words[0][:10]))
+        raise UsageError(f"It does not say which {what}.", next=f"Write it as {verb} N; N stands before it.")
+    return int(words[0][:10])
 
 
 @dataclass(frozen=True)

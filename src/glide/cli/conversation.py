@@ -17,6 +17,7 @@ from glide.cli.console import Console, Said
 from glide.cli.requests import OpenOffers, Request, Several
 from glide.cli.underway import Row, UnderWay
 from glide.client.api import Client
+from glide.client.offers import Offer
 from glide.client.push import Receipt
 from glide.crypto.identity import fingerprint
 from glide.errors import GlideError, Stopped
@@ -103,6 +104,8 @@ class Conversation:
 
     async def _obey(self, command: Command | None, me: Client, nursery: trio.Nursery) -> None:
         match command:
+            case List() if self._console.interactive:
+                nursery.start_soon(self._try_to_list, me)  # a relay that takes its time does not hold up the rest
             case List():
                 await self._list(me)
             case Push():
@@ -113,6 +116,8 @@ class Conversation:
                 nursery.start_soon(self._push, command, what, rows, me)
             case commands.Requests():
                 self._list_offers(self._offers.open())
+            case commands.Show():
+                self._show(self._offers.find(command.number).offer)
             case Answer():
                 self._answer(command, nursery)
             case Stop():
@@ -133,6 +138,19 @@ class Conversation:
             return True
         await self._under_way.until_none()
         return True
+
+    def _show(self, offer: Offer) -> None:
+        paths = offer.paths()
+        for path in itertools.islice(paths, _MOST_LISTED):
+            self._say(f"  {printable(path, 1000)}")
+        if next(paths, None) is not None:
+            self._say(f"  and more: {counted(offer.items, 'file')} in all.")
+
+    async def _try_to_list(self, me: Client) -> None:
+        try:
+            await self._list(me)
+        except GlideError as error:
+            self._fail(str(error), error)
 
     async def _list(self, me: Client) -> None:
         people = await me.who()
@@ -236,7 +254,7 @@ class Conversation:
         assert row.stop is not None, "it is the shell that accepts"
         with row.stop:
             try:
-                await offer.accept()
+                await offer.accept(known=self._console.interactive)
             except GlideError as error:
                 if offer.transfer in self._accepted:
                     self._say(f"From {printable(offer.sender)}: {printable(str(error), 1000)}")

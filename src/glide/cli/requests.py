@@ -50,6 +50,13 @@ class OpenOffers:
         """All that are open, or those of ``sender``, the oldest first."""
         return [each for each in self._shown if each.offer.open and sender in (None, each.offer.sender)]
 
+    def find(self, number: int) -> Request:
+        """The one of that number. Raises :class:`UsageError`."""
+        for request in self.open():
+            if request.number == number:
+                return request
+        raise UsageError(f"No offer {number} waits for an answer.", next=_HINT)
+
     def senders(self) -> list[str]:
         """Who waits for an answer."""
         return [each.offer.sender for each in self.open()]
