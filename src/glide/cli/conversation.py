@@ -104,8 +104,6 @@ class Conversation:
 
     async def _obey(self, command: Command | None, me: Client, nursery: trio.Nursery) -> None:
         match command:
-            case List() if self._console.interactive:
-                nursery.start_soon(self._try_to_list, me)  # a relay that takes its time does not hold up the rest
             case List():
                 await self._list(me)
             case Push():
@@ -145,12 +143,6 @@ class Conversation:
             self._say(f"  {printable(path, 1000)}")
         if next(paths, None) is not None:
             self._say(f"  and more: {counted(offer.items, 'file')} in all.")
-
-    async def _try_to_list(self, me: Client) -> None:
-        try:
-            await self._list(me)
-        except GlideError as error:
-            self._fail(str(error), error)
 
     async def _list(self, me: Client) -> None:
         people = await me.who()
