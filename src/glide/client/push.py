@@ -85,6 +85,7 @@ class _Pushing:
         self._until = trio.current_time() + parcel.wait  # for them to come
         self._queued = False
         self._accepted = False
+        self._engaged: Engaged | None = None
         self._lost: GlideError | None = None  # why the last connection that there was is there no more
         self._there = 0  # bytes, the most that ever were at the receiver
         self._warned: set[str] = set()
@@ -113,6 +114,8 @@ class _Pushing:
         ``again`` says that what is sent can be read again.
         """
         not_there = isinstance(error, (NobodyThere, RelayRefused))
+        if isinstance(error, Engaged):
+            self._engaged = error
         if isinstance(error, (NobodyThere, Engaged)) and self._waits:
             return backoff.pause()
         if not_there and (self._lost is None or (self._parcel.wait and not self._accepted)):
@@ -206,6 +209,8 @@ class _Pushing:
                 rung = None
                 with trio.move_on_at(self._until if push.wait else float("inf")):
                     rung = await ringing.ring(control, answers, push, self._wait)
+                if rung is None and self._engaged is not None:
+                    raise self._engaged  # they were there, and never had time
                 if rung is None:
                     raise NobodyThere(
                         f"{to} did not come within {duration(self._parcel.wait)}.",
