@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from glide import events
-from glide.cli.render import Renderer, record
+from glide.cli.records import record
+from glide.cli.render import Renderer
 from glide.cli.wording import offer_text, waiting_offer
 from glide.crypto.identity import fingerprint, key_text
 from glide.errors import ConnectionLost

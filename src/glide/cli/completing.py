@@ -88,8 +88,7 @@ def _pinned(chosen: Settings, *, here: bool) -> Iterator[str]:
     known, relay = Known(chosen.home.known), None
     if here:
         address = profile.address(chosen)
-        met = known.relay(str(address))
-        relay = address.key or (met.key if met is not None else None)
+        relay = known.relay_key(str(address), address.key)
     for pin in known.people():
         if relay is None or pin.relay == relay:
             yield pin.name

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import trio
 
 from glide import events
-from glide.cli.render import record
+from glide.cli.records import record
 from glide.crypto.identity import fingerprint, key_text
 from glide.errors import UsageError, one_error
 from glide.settings import Settings

@@ -104,8 +104,7 @@ def add(
         except ValueError as error:
             raise UsageError(f"That is no key: {error}.", next="Ask for what `glide id` shows.") from None
         book, address = Known(chosen.home.known), profile.address(chosen)
-        met = book.relay(str(address))
-        relay_key = address.key or (met.key if met else None)
+        relay_key = book.relay_key(str(address), address.key)
         if relay_key is None:
             raise UsageError(
                 f"The relay {address} was never met, and a pin is of a name at a relay.",

@@ -13,12 +13,11 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from glide import events
 from glide.cli import wording
-from glide.crypto.identity import key_text
+from glide.cli.records import dated, record
 from glide.errors import GlideError, leaves
 from glide.text import duration, printable, size
 
@@ -30,9 +29,6 @@ _PROGRESS_EVERY = 0.5
 
 # Lines that are told after a question; of more, the last ones.
 _MOST_HELD = 20
-
-_JSON_NAMES = {"sender": "from"}
-_HUMAN_ONLY = {"trust", "paths", "aliases", "asked", "greeting", "inside"}
 
 
 class Renderer:
@@ -96,7 +92,7 @@ class Renderer:
 
     def line(self, event: str, /, **fields: Any) -> None:
         """A result as a JSON line on stdout, at once: the name of an event, and its fields."""
-        self._line(_dated(event, fields))
+        self._line(dated(event, fields))
 
     def _line(self, record: dict[str, Any]) -> None:
         self.out(json.dumps(record, ensure_ascii=True))
@@ -265,20 +261,6 @@ class Renderer:
             traceback.print_exception(error)
 
 
-def record(event: events.Event) -> dict[str, Any]:
-    """What is told of an event in JSON."""
-    told = {
-        _JSON_NAMES.get(field.name, field.name): _plain(field.name, getattr(event, field.name))
-        for field in fields(event)
-        if field.name not in _HUMAN_ONLY
-    }
-    return _dated(event.event, told)
-
-
-def _dated(event: str, fields: dict[str, Any]) -> dict[str, Any]:
-    return {"event": event, "time": time.time(), **fields}
-
-
 def _write(stream: TextIO | None, text: str) -> None:
     """A line, at once. A stream that was closed from the start is None; one that fails later is replaced."""
     if stream is None:
@@ -294,23 +276,6 @@ def _write(stream: TextIO | None, text: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         except (OSError, ValueError):
             pass  # not even a descriptor is left
-
-
-def _plain(name: str, value: Any) -> Any:
-    match name, value:
-        case "key", bytes():
-            return key_text(value)
-        case "digest", bytes():
-            return f"blake3:{value.hex()}"
-        case _, bytes():
-            return value.hex()
-        case "path", str():
-            return value  # exactly, for scripts; written in ASCII
-        case _, tuple():
-            return [_plain(name, each) for each in value]
-        case _, str():
-            return printable(value, 2000)
-    return value
 
 
 def _progress() -> Progress:

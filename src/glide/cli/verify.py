@@ -127,8 +127,7 @@ def _offline(address: Address, me: Me, person: str) -> Pin | None:
     """The pin of ``person`` at the relay in use, if that was ever met. Raises :class:`KeyChanged`."""
     if address.key is not None:
         me.known.check_relay(str(address), address.key)
-    met = me.known.relay(str(address))
-    relay_key = address.key or (met.key if met else None)
+    relay_key = me.known.relay_key(str(address), address.key)
     return me.known.find(relay_key, person) if relay_key else None
 
 

@@ -160,11 +160,7 @@ class Arriving:
         self._shared.report(
             events.Detail(f"Transfer {incoming.transfer.hex()}: joined to {incoming.sender} by the relay.")
         )
-        try:
-            return await endtoend.as_receiver(stream, already, binding, me)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
+        return await endtoend.as_receiver(stream, already, binding, me)
 
     # --- the transfer ---
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
@@ -44,35 +46,49 @@ class Binding:
 
 
 async def as_sender(stream: trio.abc.HalfCloseableStream, already: bytes, binding: Binding, me: Me) -> Connection:
-    """The connection to the receiver. Raises :class:`KeyChanged` if somebody else answers, before saying who I am."""
-    connection, _ = await initiate(
-        stream,
-        binding.purpose,
-        me.identity,
-        peer=binding.receiver,
-        deadlines=me.deadlines,
-        check=lambda key: _expect(key, binding.receiver_key, binding.receiver),
-        parts=binding.prologue,
-        mine=FEATURES,
-        already=already,
-    )
+    """The connection to the receiver. Raises :class:`KeyChanged` if somebody else answers, before saying who I am.
+
+    Whatever is raised, the stream is closed.
+    """
+    async with _closed_on_failure(stream):
+        connection, _ = await initiate(
+            stream,
+            binding.purpose,
+            me.identity,
+            peer=binding.receiver,
+            deadlines=me.deadlines,
+            check=lambda key: _expect(key, binding.receiver_key, binding.receiver),
+            parts=binding.prologue,
+            mine=FEATURES,
+            already=already,
+        )
     return connection
 
 
 async def as_receiver(stream: trio.abc.HalfCloseableStream, already: bytes, binding: Binding, me: Me) -> Connection:
-    """The connection to the sender. Raises :class:`KeyChanged` if it is somebody else."""
-    connection, _, _ = await respond(
-        stream,
-        frozenset({binding.purpose}),
-        me.identity,
-        peer=binding.sender,
-        deadlines=me.deadlines,
-        check=lambda key: _expect(key, binding.sender_key, binding.sender),
-        parts=binding.prologue,
-        mine=FEATURES,
-        already=already,
-    )
+    """The connection to the sender; raises and closes likewise, :class:`KeyChanged` if it is somebody else."""
+    async with _closed_on_failure(stream):
+        connection, _, _ = await respond(
+            stream,
+            frozenset({binding.purpose}),
+            me.identity,
+            peer=binding.sender,
+            deadlines=me.deadlines,
+            check=lambda key: _expect(key, binding.sender_key, binding.sender),
+            parts=binding.prologue,
+            mine=FEATURES,
+            already=already,
+        )
     return connection
+
+
+@asynccontextmanager
+async def _closed_on_failure(stream: trio.abc.HalfCloseableStream) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
 
 
 def _expect(key: bytes, expected: bytes, name: str) -> None:

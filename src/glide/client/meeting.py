@@ -64,9 +64,9 @@ async def _meet(
     binding = _binding(control, me, to, met, typing=code is None)
     if isinstance(met, Ringing):
         stream, already = await ringing.pipe(control, answers, me, met, to)
-        return await _greet(endtoend.as_sender(stream, already, binding, me), stream), code
+        return await endtoend.as_sender(stream, already, binding, me), code
     stream, already = await dialling.open_data(control.address, control.relay_key, met.ticket, me)
-    return await _greet(endtoend.as_receiver(stream, already, binding, me), stream), code
+    return await endtoend.as_receiver(stream, already, binding, me), code
 
 
 async def _found(
@@ -94,14 +94,6 @@ async def _found(
         "Nothing was pinned.",
         f"Run `glide pair {to}` again while they run `glide pair {control.name}`.",
     )
-
-
-async def _greet(handshake: Awaitable[Connection], stream: trio.SocketStream) -> Connection:
-    try:
-        return await handshake
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
 
 
 def _binding(control: Link, me: Me, to: str, met: Ringing | Incoming, *, typing: bool) -> Binding:

@@ -155,6 +155,11 @@ class Known:
     def relay(self, address: str) -> RelayPin | None:
         return next((pin for pin in self._read().relays if pin.address == address), None)
 
+    def relay_key(self, address: str, given: bytes | None) -> bytes | None:
+        """The key of the relay there: the one that was ``given``, or else the one on record, if it was ever met."""
+        pin = self.relay(address)
+        return given or (pin.key if pin is not None else None)
+
     def check_relay(self, address: str, key: bytes) -> Trust:
         """As :meth:`check`, for the relay at ``address`` (HOST:PORT)."""
         return check_relay(self.relay(address), address, key)
