@@ -67,7 +67,9 @@ def test_a_relay_without_transfers_ends_at_once(w: World) -> None:
     assert w.relay.wait(10) == 0, w.relay
     assert time.monotonic() - begun < 8  # far below the grace of thirty seconds
     assert receiver.wait() == 6
-    assert "shutting down" in receiver.result["message"]
+    # Of the goodbye, or of a relay that had gone before the receiver, registered already, began to listen.
+    said = receiver.result["message"]
+    assert "shutting down" in said or "cannot be reached" in said
 
 
 def test_a_relay_lets_transfers_finish(w: World, proxy: Proxy) -> None:
