@@ -15,6 +15,7 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wa
 
 from glide.relay.limits import Limits
 from glide.relay.pipe import End, Pipe
+from glide.relay.splicing import Budget
 from tests.net.pairs import MemoryStream
 
 LIMITS = Limits()
@@ -29,7 +30,7 @@ class Bridge:
     ended: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pipe = Pipe(self.limits)
+        self.pipe = Pipe(self.limits, Budget(self.limits))
         self.over = trio.Event()
 
     def join(self, sender: trio.abc.HalfCloseableStream, receiver: trio.abc.HalfCloseableStream) -> None:
@@ -43,6 +44,7 @@ class Bridge:
             end.abandon()
             self.ended.append(name)
             if len(self.ended) == 2:
+                self.pipe.close()
                 self.over.set()
             await trio.aclose_forcefully(stream)
 
@@ -116,7 +118,7 @@ def test_bytes_pass_unchanged_both_ways(forth: list[int], back: list[int], chunk
 
 async def test_bytes_that_were_read_before_come_first(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        pipe = Pipe(LIMITS)
+        pipe = Pipe(LIMITS, Budget(LIMITS))
         (sender, one), (receiver, other) = memory_stream_pair(), memory_stream_pair()
         nursery.start_soon(pipe.sender.run, one, b"first, ")
         nursery.start_soon(pipe.receiver.run, other, b"also first, ")
@@ -381,7 +383,7 @@ async def test_what_is_sent_to_a_side_that_is_gone_is_dropped_and_the_sender_rea
 
 
 async def test_a_side_that_never_came_ends_the_one_that_did(autojump_clock: MockClock) -> None:
-    pipe = Pipe(LIMITS)
+    pipe = Pipe(LIMITS, Budget(LIMITS))
     client, stream = memory_stream_pair()
     pipe.receiver.abandon()
     await client.send_all(b"anybody there?")
@@ -427,10 +429,10 @@ def test_cancelled_at_any_time_nothing_is_left_behind(steps: int, which: str, st
             assert bridge.pipe.waits_for() == "nobody"
             # The clients find their streams ended, and every channel of the pipe is closed.
             await wait_all_tasks_blocked()
-            for end in (bridge.pipe.sender, bridge.pipe.receiver):
+            for lane in (bridge.pipe.forth, bridge.pipe.back):
                 with pytest.raises(trio.ClosedResourceError):
-                    end._to_other.send_nowait(b"")
+                    lane.full_in.send_nowait(b"")
                 with pytest.raises(trio.ClosedResourceError):
-                    end._from_other.receive_nowait()
+                    lane.full.receive_nowait()
 
     trio.run(run, clock=MockClock(autojump_threshold=0))

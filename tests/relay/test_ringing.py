@@ -16,6 +16,7 @@ from glide.relay.registry import LocalRegistry
 from glide.relay.ringing import Exchange, Outgoing, Party
 from glide.relay.seats import Seats
 from glide.relay.server import Config
+from glide.relay.splicing import Budget
 from glide.relay.transfer import Tickets, Transfer
 from tests.relay.conftest import Start
 
@@ -60,7 +61,8 @@ class Somebody:
 
 @pytest.fixture
 def exchange(nursery: trio.Nursery) -> Exchange:
-    return Exchange(LocalRegistry[Party](64), Seats(1), Tickets(), nursery.start_soon, trio.Event(), Limits())
+    registry, limits = LocalRegistry[Party](64), Limits()
+    return Exchange(registry, Seats(1), Tickets(), nursery.start_soon, trio.Event(), limits, Budget(limits))
 
 
 async def test_the_place_of_whoever_withdraws_when_it_is_their_turn_is_the_next_one_s(

@@ -14,8 +14,8 @@ try:
 except ImportError:  # pragma: no cover - only Windows comes here
     resource = None  # type: ignore[assignment]  # the one platform without it has no such limit either
 
-# Descriptors kept free for listeners, files and the partners of transfers that have begun.
-SPARE_DESCRIPTORS = 32
+# Descriptors kept free for listeners, files and the partners of transfers that have begun, and for kernel pipes.
+SPARE_DESCRIPTORS = 32 + 64
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Limits:
     # being written at most 4 x 256 KiB a direction, 2 MiB a transfer.
     chunk: int = 256 * 1024
     chunks_waiting: int = 2
+    # Kernel pipes of a direction through which so many bytes have come: how many, of how many bytes; and the bytes of
+    # all the relay's.
+    splice_after: int = 1024 * 1024
+    pipes: int = 2
+    pipe_size: int = 1024 * 1024
+    pipe_budget: int = 32 * 1024 * 1024
     # After one side of a transfer has ended: to deliver each chunk still in the pipe, and for the other to end.
     drain: float = 30.0
     linger: float = 5.0

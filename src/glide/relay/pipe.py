@@ -8,6 +8,9 @@ side from the socket, one drains the channel from the other side into it. A rece
 drain, that fills the channel, that stops the sender's fill, and TCP stops the sender. What a transfer may hold is
 therefore a constant: see :class:`glide.relay.limits.Limits`.
 
+What goes through a channel is a block of bytes or, once a direction turns out to be the one with the files in it and
+where there are any, a kernel pipe (:mod:`glide.relay.splicing`). Emptied pipes return through a second channel.
+
 When a side's stream ends, what is in the channel is still delivered, then the other side is told (end of stream) and
 has ``linger`` seconds to finish: a receipt may be on its way back. Meanwhile what it still sends to the side that is
 gone is read and dropped, since closing a socket with unread bytes would reset it under the bytes it has yet to read.
@@ -17,41 +20,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import trio
 
 from glide.net.connection import BROKEN
 from glide.relay.limits import Limits
+from glide.relay.splicing import Budget, KernelPipe
+
+Chunk: TypeAlias = bytes | KernelPipe
 
 
-@dataclass
-class Meter:
-    """What moved through one direction, and where it is stuck: on its source, on its sink, or nowhere."""
+class Lane:
+    """One direction: its channels, what moved through it, and where it is stuck: on its source, its sink, or nowhere.
 
-    bytes: int = 0
-    filling: bool = False
-    draining: bool = False
+    Full chunks go one way, emptied pipes the other.
+    """
+
+    def __init__(self, limits: Limits, budget: Budget) -> None:
+        self.full_in, self.full = trio.open_memory_channel[Chunk](limits.chunks_waiting)
+        self.empty_in, self.empty = trio.open_memory_channel[KernelPipe](limits.pipes)
+        self.bytes = 0
+        self.filling = False
+        self.draining = False
+        self.pipes: list[KernelPipe] | None = None  # None until it is known whether there are any
+        self._budget = budget
+
+    def splice(self) -> None:
+        """From now on in kernel pipes, if they can be had."""
+        self.pipes = self._budget.take()
+        for pipe in self.pipes:
+            self.empty_in.send_nowait(pipe)
+
+    def close(self) -> None:
+        """Both sides have ended."""
+        if self.pipes:
+            self._budget.give_back(self.pipes)
 
 
 class End:
-    """One side of a pipe: where its task finds the channels, and how it learns that the other side has ended."""
+    """One side of a pipe: where its task finds the lanes, and how it learns that the other side has ended."""
 
-    def __init__(
-        self,
-        to_other: trio.MemorySendChannel[bytes],
-        from_other: trio.MemoryReceiveChannel[bytes],
-        sent: Meter,
-        received: Meter,
-        limits: Limits,
-    ) -> None:
-        self._to_other = to_other
-        self._from_other = from_other
-        self._sent = sent
-        self._received = received
+    def __init__(self, forth: Lane, back: Lane, limits: Limits) -> None:
+        self._forth = forth
+        self._back = back
         self._limits = limits
         self._scope = trio.CancelScope()
         self._drain_scope = trio.CancelScope()
+        self._splices = False  # this side is a socket, and here
         self.other: End | None = None
 
     async def run(self, stream: trio.abc.HalfCloseableStream, rest: bytes = b"") -> None:
@@ -59,6 +75,7 @@ class End:
 
         Never raises for what the peer does. Cancelled, it ends at once; the stream is the caller's to close.
         """
+        self._splices = isinstance(stream, trio.SocketStream)
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._fill, stream, rest)
@@ -70,48 +87,85 @@ class End:
 
     def abandon(self) -> None:
         """Stand in for a side that never came: close its ends of the channels."""
-        self._to_other.close()
-        self._from_other.close()
+        self._forth.full_in.close()
+        self._forth.empty.close()
+        self._back.full.close()
+        self._back.empty_in.close()
 
     async def _fill(self, stream: trio.abc.HalfCloseableStream, rest: bytes) -> None:
         """Socket to channel, until the stream ends."""
-        meter, chunk = self._sent, rest
+        lane = self._forth
+        chunk: Chunk = rest
         try:
-            async with self._to_other:
+            with lane.full_in, lane.empty:
                 while True:
                     if chunk:
-                        meter.bytes += len(chunk)
-                        await self._to_other.send(chunk)
-                    meter.filling = True
-                    chunk = bytes(await stream.receive_some(self._limits.chunk))
-                    meter.filling = False
+                        lane.bytes += len(chunk)
+                        await lane.full_in.send(chunk)
+                    chunk = await self._next(stream)
                     if not chunk:
                         break
-        except BROKEN:
+        except (*BROKEN, trio.EndOfChannel):
             await _discard(stream, self._limits.chunk)
         finally:
-            meter.filling = False
+            lane.filling = False
             if self.other is not None:
                 self.other.hurry()
 
+    async def _next(self, stream: trio.abc.HalfCloseableStream) -> Chunk:
+        """What comes next from the socket; empty at the end of the stream."""
+        lane = self._forth
+        sockets = self._splices and self.other is not None and self.other._splices
+        if sockets and lane.pipes is None and lane.bytes >= self._limits.splice_after:
+            lane.splice()
+        if lane.pipes:
+            assert isinstance(stream, trio.SocketStream), "only sockets are spliced"
+            pipe = await lane.empty.receive()
+            lane.filling = True
+            await pipe.fill(stream)
+            lane.filling = False
+            return pipe
+        lane.filling = True
+        block = bytes(await stream.receive_some(self._limits.chunk))
+        lane.filling = False
+        return block
+
     async def _drain(self, stream: trio.abc.HalfCloseableStream) -> None:
         """Channel to socket, until the other side's task has closed the channel and it is empty."""
-        meter = self._received
+        lane = self._back
         try:
             with self._drain_scope:
-                async with self._from_other:
-                    async for chunk in self._from_other:
-                        meter.draining = True
-                        await stream.send_all(chunk)
-                        meter.draining = False
-                        if self._drain_scope.deadline != math.inf:
-                            self.hurry()
+                with lane.full, lane.empty_in:
+                    async for chunk in lane.full:
+                        lane.draining = True
+                        if isinstance(chunk, KernelPipe):
+                            await self._empty(chunk, stream)
+                        else:
+                            await stream.send_all(chunk)
+                            self._delivered()
+                        lane.draining = False
                 await stream.send_eof()
         except BROKEN:
             pass
         finally:
-            meter.draining = False
+            lane.draining = False
             self._scope.deadline = trio.current_time() + self._limits.linger
+
+    async def _empty(self, pipe: KernelPipe, stream: trio.abc.SendStream) -> None:
+        """Deliver all that is in a pipe, and return it."""
+        assert isinstance(stream, trio.SocketStream), "only sockets are spliced"
+        while pipe:
+            await pipe.drain_some(stream)
+            self._delivered()
+        try:
+            self._back.empty_in.send_nowait(pipe)
+        except trio.BrokenResourceError:
+            pass  # whoever filled it has ended
+
+    def _delivered(self) -> None:
+        """Something was: if this is in a hurry, there is as much time again."""
+        if self._drain_scope.deadline != math.inf:
+            self.hurry()
 
     def hurry(self) -> None:
         """The other side has ended: what is in the channel is delivered, but not for ever."""
@@ -130,17 +184,20 @@ async def _discard(stream: trio.abc.ReceiveStream, size: int) -> None:
 class Pipe:
     """Both directions of one transfer."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.forth, self.back = Meter(), Meter()
-        forth_in, forth_out = trio.open_memory_channel[bytes](limits.chunks_waiting)
-        back_in, back_out = trio.open_memory_channel[bytes](limits.chunks_waiting)
-        self.sender = End(forth_in, back_out, self.forth, self.back, limits)
-        self.receiver = End(back_in, forth_out, self.back, self.forth, limits)
+    def __init__(self, limits: Limits, budget: Budget) -> None:
+        self.forth, self.back = Lane(limits, budget), Lane(limits, budget)
+        self.sender = End(self.forth, self.back, limits)
+        self.receiver = End(self.back, self.forth, limits)
         self.sender.other, self.receiver.other = self.receiver, self.sender
         self._limits = limits
 
     def __repr__(self) -> str:
         return f"<Pipe: {self.forth.bytes} bytes forth, {self.back.bytes} back, waits for {self.waits_for()}>"
+
+    def close(self) -> None:
+        """Both ends have ended."""
+        self.forth.close()
+        self.back.close()
 
     def waits_for(self) -> str:
         """Whom the transfer waits for right now: ``sender``, ``receiver`` or ``nobody``."""

@@ -25,6 +25,7 @@ from glide.protocol.messages import Failed, Incoming, Push, Queued, Ringing, Wai
 from glide.relay.limits import Limits
 from glide.relay.registry import Registry
 from glide.relay.seats import Seats
+from glide.relay.splicing import Budget
 from glide.relay.transfer import Tickets, Transfer
 
 # Starts a transfer's own task, in the nursery that outlives control connections.
@@ -66,6 +67,7 @@ class Exchange:
     spawn: Spawn
     draining: trio.Event
     limits: Limits
+    budget: Budget
 
 
 class Outgoing:
@@ -153,7 +155,9 @@ class Outgoing:
             self._settle((RelayRefused.code, "That transfer is under way already."))
             seats.wake(receiver.key)
             return
-        transfer = self._transfer = Transfer(self.sender.key, receiver.key, self._exchange.limits)
+        transfer = self._transfer = Transfer(
+            self.sender.key, receiver.key, self._exchange.limits, self._exchange.budget
+        )
         # Counted from now on, not from when the task first runs: a drain must not miss it.
         seats.take(receiver.key)
         self.sender.begin(transfer)

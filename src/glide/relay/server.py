@@ -35,6 +35,7 @@ from glide.relay.registry import LocalRegistry
 from glide.relay.ringing import Exchange, Party
 from glide.relay.seats import Seats
 from glide.relay.session import ClientSession
+from glide.relay.splicing import Budget
 from glide.relay.transfer import Tickets
 from glide.text import printable
 
@@ -82,6 +83,7 @@ class Relay:
             self._spawn_transfer,
             self._draining,
             config.limits,
+            Budget(config.limits),
         )
         self._shared = session.Shared(exchange, config.greeting, self._registered)
         self._control: trio.Nursery

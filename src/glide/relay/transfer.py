@@ -18,6 +18,7 @@ from glide.net.connection import Connection, close_gently
 from glide.protocol.messages import Joined, Refused
 from glide.relay.limits import Limits
 from glide.relay.pipe import End, Pipe
+from glide.relay.splicing import Budget
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class Tickets:
 class Transfer:
     """From the push until both data connections have ended."""
 
-    def __init__(self, sender: bytes, receiver: bytes, limits: Limits) -> None:
-        self.pipe = Pipe(limits)
+    def __init__(self, sender: bytes, receiver: bytes, limits: Limits, budget: Budget) -> None:
+        self.pipe = Pipe(limits, budget)
         self.seats = (Seat(self, self.pipe.sender, sender), Seat(self, self.pipe.receiver, receiver))
         self.linger = limits.linger
         self._limits = limits
@@ -151,4 +152,5 @@ class Transfer:
             end.abandon()
             self._left += 1
             if self._left == 2:
+                self.pipe.close()
                 self._over.set()
