@@ -92,7 +92,7 @@ def test_C8_records_are_what_the_library_encrypts_with_the_same_key_renewed_at_t
             ours = bytes(sealer.flush())
             assert ours == len(theirs).to_bytes(2, "big") + theirs
             opener.feed(ours)
-            assert opener.next() == plain
+            assert bytes(opener.next() or b"") == plain
 
 
 def test_C8_a_full_record_is_what_the_library_encrypts() -> None:
@@ -334,7 +334,7 @@ def test_C7_a_used_up_counter_ends_the_connection_and_never_begins_again() -> No
     sealer._cipher.count = opener._cipher.count = 2**64 - 2
     sealer.seal(b"the last record there can be")
     opener.feed(sealer.flush())
-    assert opener.next() == b"the last record there can be"
+    assert bytes(opener.next() or b"") == b"the last record there can be"
     for _ in range(3):
         sealer.seal(b"one more")
         with pytest.raises(IntegrityError):

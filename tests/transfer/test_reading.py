@@ -50,10 +50,10 @@ def read(reader: Reader, wanted: list[Range], block: int = 65536) -> tuple[bytes
     digests: list[Digest | Sent] = []
     while True:
         buffer = bytearray(block)
-        count, some = reader.fill(memoryview(buffer))
+        count, some, last = reader.fill(memoryview(buffer))
         found += buffer[:count]
         digests += some
-        if count < block:
+        if last:
             return bytes(found), digests
 
 
@@ -220,7 +220,7 @@ def test_one_of_many_files_that_changes_is_not_vouched_for_and_the_others_are(
         if step == moment:
             change(folder / "b")
         buffer = bytearray(1000)
-        count, digests = reader.fill(memoryview(buffer))
+        count, digests, _ = reader.fill(memoryview(buffer))
         assert count == 1000, "the others stay where they are in the stream"
         received += buffer
         found += [each for each in digests if isinstance(each, Digest)]
@@ -267,7 +267,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 reader = Reader(what)
 reader.begin([(0, what.manifest.bytes)])
-count, found = reader.fill(memoryview(bytearray(100)))
+count, found, _ = reader.fill(memoryview(bytearray(100)))
 print(count, [each.problem for each in found])
 """
     with apart.public_folder() as folder:

@@ -14,7 +14,7 @@ import trio
 from glide import events
 from glide.errors import ConnectionLost, FileError
 from glide.protocol.endtoend import Item
-from glide.transfer import checking, intake, reading, receiving
+from glide.transfer import checking, feeding, intake, reading, receiving
 from glide.transfer.digests import BlockDigest, Digest, Sent
 from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import Gathered
@@ -404,19 +404,20 @@ async def test_a_file_of_which_the_beginning_is_kept_and_that_changes_once_it_wa
     paths = tmp_path / "a", tmp_path / "b"
     await cut(place, *paths, after=1.5 * BLOCK + len(CONTENT))
     gathered, checked = gather(*paths), threading.Event()
+    monkeypatch.setattr(feeding, "_READ", BLOCK)
     real, real_check = reading.Reader.fill, reading.check_rest
 
     def check_rest(gathered: Gathered, kept: Iterable[tuple[int, Item, int]]) -> Iterator[Digest | BlockDigest | None]:
         yield from real_check(gathered, kept)
         checked.set()
 
-    def fill(reader: reading.Reader, buffer: memoryview) -> tuple[int, list[Digest | Sent]]:
-        count, found = real(reader, buffer)
-        if count == len(buffer):
+    def fill(reader: reading.Reader, buffer: memoryview) -> tuple[int, list[Digest | Sent], bool]:
+        count, found, last = real(reader, buffer)
+        if not last:
             checked.wait(20)
             with paths[1].open("ab") as file:
                 file.write(b"more")
-        return count, found
+        return count, found, last
 
     monkeypatch.setattr(reading, "check_rest", check_rest)
     monkeypatch.setattr(reading.Reader, "fill", fill)

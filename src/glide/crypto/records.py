@@ -73,20 +73,21 @@ class Sealer:
         total = len(self._pending) + sum(map(len, pieces))
         out = bytearray(total // FULL * SEALED_FULL)
         at = 0
-        for piece in pieces:
-            view = memoryview(piece)
-            if self._pending:
-                take = min(FULL - len(self._pending), len(view))
-                self._pending += view[:take]
-                view = view[take:]
-                if len(self._pending) < FULL:
-                    continue
-                at = self._seal_one(self._pending, out, at)
-                self._pending.clear()
-            while len(view) >= FULL:
-                at = self._seal_one(view[:FULL], out, at)
-                view = view[FULL:]
-            self._pending += view
+        with memoryview(out) as room:
+            for piece in pieces:
+                view = memoryview(piece)
+                if self._pending:
+                    take = min(FULL - len(self._pending), len(view))
+                    self._pending += view[:take]
+                    view = view[take:]
+                    if len(self._pending) < FULL:
+                        continue
+                    at = self._seal_one(self._pending, room, at)
+                    self._pending.clear()
+                full = len(view) - len(view) % FULL
+                for begin in range(0, full, FULL):
+                    at = self._seal_one(view[begin : begin + FULL], room, at)
+                self._pending += view[full:]
         return out
 
     def flush(self) -> bytearray:
@@ -94,16 +95,17 @@ class Sealer:
         if not self._pending:
             return bytearray()
         out = bytearray(LENGTH + len(self._pending) + TAG)
-        self._seal_one(self._pending, out, 0)
+        with memoryview(out) as room:
+            self._seal_one(self._pending, room, 0)
         self._pending.clear()
         return out
 
-    def _seal_one(self, plain: bytearray | memoryview, out: bytearray, at: int) -> int:
+    def _seal_one(self, plain: bytearray | memoryview, room: memoryview, at: int) -> int:
         length = len(plain) + TAG
-        out[at : at + LENGTH] = length.to_bytes(LENGTH, "big")
-        end = at + LENGTH + length
+        begin, end = at + LENGTH, at + LENGTH + length
+        room[at:begin] = length.to_bytes(LENGTH, "big")
         nonce = self._cipher.nonce()
-        with memoryview(out) as whole, whole[at + LENGTH : end] as target:
+        with room[begin:end] as target:
             self._cipher.aead.encrypt_into(nonce, plain, None, target)
         return end
 
@@ -131,23 +133,32 @@ class Opener:
         assert not self._view, "the last piece is not used up"
         self._view = memoryview(piece)
 
-    def next(self) -> bytes | None:
-        """The plaintext of the next record; None if more bytes are needed.
+    def next(self, most: int = 1) -> memoryview | None:
+        """The plaintext of the next record, or of up to so many that are whole; None if more bytes are needed.
 
         Raises :class:`IntegrityError` for a record that does not open; nothing of it is handed out.
         """
-        if self._partial and not self._top_up():
-            return None
+        if self._spoilt:
+            self._view = memoryview(b"")
+            raise _changed()
+        sealed: list[memoryview] = []
         if self._partial:
-            record = bytes(self._partial)
-            self._partial.clear()
-            return self._open(memoryview(record)[LENGTH:])
-        end = LENGTH + int.from_bytes(self._view[:LENGTH], "big")
-        if len(self._view) < LENGTH or end > len(self._view):
+            if not self._top_up():
+                return None
+            sealed.append(memoryview(self._partial)[LENGTH:])
+            self._partial = bytearray()
+        view, at = self._view, 0
+        while len(sealed) < most and at + LENGTH <= len(view):
+            end = at + LENGTH + int.from_bytes(view[at : at + LENGTH], "big")
+            if end > len(view):
+                break
+            sealed.append(view[at + LENGTH : end])
+            at = end
+        self._view = view[at:]
+        if not sealed:
             self._partial += self._view
             self._view = memoryview(b"")
             return None
-        sealed, self._view = self._view[LENGTH:end], self._view[end:]
         return self._open(sealed)
 
     def rest(self) -> bytes:
@@ -168,16 +179,29 @@ class Opener:
         self._view = self._view[take:]
         return len(self._partial) >= wanted
 
-    def _open(self, sealed: memoryview) -> bytes:
-        nonce = self._cipher.nonce()  # first: it may renew the key
-        try:
-            if self._spoilt:
-                raise InvalidTag
-            return self._cipher.aead.decrypt(nonce, sealed, None)
-        except InvalidTag:
-            self._spoilt = True
-            raise IntegrityError(
-                "What arrived is not what was sent: a record was changed, dropped, repeated or moved on its way.",
-                "Nothing that did not check out was kept under a final name.",
-                "Send it again; if it happens again, do not trust this relay or network.",
-            ) from None
+    def _open(self, sealed: list[memoryview]) -> memoryview:
+        """All of these, or those before the first that does not open."""
+        plain = memoryview(bytearray(sum(max(len(record) - TAG, 0) for record in sealed)))
+        at = 0
+        for number, record in enumerate(sealed):
+            nonce = self._cipher.nonce()  # first: it may renew the key
+            end = at + len(record) - TAG
+            try:
+                if end < at:
+                    raise InvalidTag
+                self._cipher.aead.decrypt_into(nonce, record, None, plain[at:end])
+            except InvalidTag:
+                self._spoilt = True
+                if not number:
+                    raise _changed() from None
+                return plain[:at]
+            at = end
+        return plain
+
+
+def _changed() -> IntegrityError:
+    return IntegrityError(
+        "What arrived is not what was sent: a record was changed, dropped, repeated or moved on its way.",
+        "Nothing that did not check out was kept under a final name.",
+        "Send it again; if it happens again, do not trust this relay or network.",
+    )

@@ -159,7 +159,7 @@ class Decoder:
         """True if the bytes so far ended with the end of a frame."""
         return not self._partial and not self._data_left
 
-    def feed(self, piece: bytes) -> Iterator[Frame | Data]:
+    def feed(self, piece: bytes | memoryview) -> Iterator[Frame | Data]:
         """The frames, and pieces of DATA, that ``piece`` completes, in order.
 
         Raises :class:`ProtocolError` at a header that announces more than its type may have; the

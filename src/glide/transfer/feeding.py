@@ -24,8 +24,10 @@ from glide.transfer.gathering import Gathered
 from glide.transfer.sources import Pipe
 from glide.transfer.terms import Watch
 
-# A block and its header fill sixteen records exactly: about 1 MiB, where a thread call costs nothing to speak of.
+# A block and its header fill sixteen records exactly: about 1 MiB. One thread call reads and hashes several, so that it
+# costs nothing to speak of.
 BLOCK = 16 * FULL - HEADER.size
+_READ = 4 * BLOCK
 _BUFFERS = 3  # one being read, one waiting, one being sent
 
 
@@ -49,7 +51,7 @@ async def read(
     """Read and hash what is wanted, a block at a time, each in one thread call. Errors go the way of the blocks."""
     reader = reading.Reader(gathered)
     borrowed = reading.Borrowed(reader.close)
-    size = min(BLOCK, gathered.manifest.bytes + 1)  # one more, so that the first call sees the end
+    size = min(_READ, gathered.manifest.bytes + 1)  # one more, so that the first call sees the end
     empty = deque(bytearray(size) for _ in range(_BUFFERS))
     try:
         async for each in wanted:
@@ -61,11 +63,10 @@ async def read(
                 empty.append(buffer)
                 watch.disk = "your disk does not deliver what is to be sent"
                 # Abandoned when cancelled: a dead network disk must not keep the process from ending.
-                count, found = await trio.to_thread.run_sync(
+                count, found, last = await trio.to_thread.run_sync(
                     borrowed.use, partial(reader.fill, memoryview(buffer)), abandon_on_cancel=True
                 )
                 watch.disk = ""
-                last = count < size
                 await filled.send(Block(buffer, count, found, last))
     except GlideError as error:
         await filled.send(error)

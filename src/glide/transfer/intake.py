@@ -26,7 +26,7 @@ BATCH = 1024 * 1024
 BATCH_SECONDS = 0.5
 # A sender may cut its data into frames of a byte each; what we hold for each piece is more than that.
 BATCH_PIECES = 512
-SMALL_PIECE = 16 * 1024
+SMALL_PIECE = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ async def take_in(
     enough = BATCH if throttle is None else min(BATCH, throttle.rate)
     paid = -math.inf if throttle is None else throttle.take(0)
     begun, streams = 0.0, assembly.streams
+    if throttle is not None:
+        connection.take_little()
     try:
         while True:
             if not batch and total < assembly.wanted:
@@ -76,7 +78,7 @@ async def take_in(
                         raise ProtocolError(f"{watch.peer} sent more than was asked for.", means)
                     if arrival.most is not None and _standing(assembly) + total > arrival.most:
                         raise _too_much(watch.peer, arrival.most, means)
-                    # A small piece is copied: the view would keep a whole record in memory.
+                    # A small piece is copied: the view would keep all that came with it in memory.
                     batch.append(view if len(view) >= SMALL_PIECE else memoryview(bytes(view)))
                     gathered += len(view)
                     full_enough = gathered >= enough or len(batch) >= BATCH_PIECES or total == assembly.wanted

@@ -20,8 +20,10 @@ from glide.transfer.gathering import Gathered
 from glide.transfer.manifest import Piece
 from glide.transfer.sources import Changed, Opener, OpenFile, failed
 
-# Bytes that the checker reads at once.
-_READ = 4 * 1024 * 1024
+# Bytes that are read at once.
+_READ = 1024 * 1024
+# Seconds after which a buffer that is not full is sent all the same.
+_PATIENCE = 0.5
 
 
 class Reader:
@@ -43,19 +45,21 @@ class Reader:
         manifest = self._gathered.manifest
         self._pieces = chain.from_iterable(manifest.pieces(start, length) for start, length in ranges)
 
-    def fill(self, buffer: memoryview) -> tuple[int, list[Digest | Sent]]:
-        """Fill the buffer; fewer bytes come only at the end. Also the digests of the files that this completed.
+    def fill(self, buffer: memoryview) -> tuple[int, list[Digest | Sent], bool]:
+        """Fill the buffer, or as much of it as a slow disk fills in a while: how many bytes, the digests of the files
+        that this completed, and whether that was the last of what is wanted.
 
         Raises :class:`FileError` if the only file of the transfer cannot be sent.
         """
         filled = 0
+        until = time.monotonic() + _PATIENCE
         self._found = []
-        while filled < len(buffer):
+        while filled < len(buffer) and (not filled or time.monotonic() < until):
             if self._piece is None and not self._next():
-                break
+                return filled, self._found, True
             piece = self._piece
             assert piece is not None
-            take = min(piece.length - self._done, len(buffer) - filled)
+            take = min(piece.length - self._done, len(buffer) - filled, _READ)
             view = buffer[filled : filled + take]
             self._read(piece, view)
             if self._hasher is not None:
@@ -64,7 +68,7 @@ class Reader:
             filled += take
             if self._done == piece.length:
                 self._end(piece)
-        return filled, self._found
+        return filled, self._found, False
 
     def _next(self) -> bool:
         self._piece = next(self._pieces, None)

@@ -1,7 +1,7 @@
 """The receiver's half of a transfer; the sender's, and the order of messages, stand in ``sending``.
 
 Three tasks: one takes records from the network and opens them; one hashes and writes in a thread, and acknowledges;
-one checks, meanwhile, what was here before (``checking``). A channel of two batches lies between the first two: a disk
+one checks, meanwhile, what was here before (``checking``). A channel of one batch lies between the first two: a disk
 that stops stops the network, and with it the sender.
 """
 
@@ -119,7 +119,7 @@ class _Receiving:
         self._end: End | None = None
 
     async def run(self) -> Outcome:
-        full_in, full_out = trio.open_memory_channel[Batch](2)
+        full_in, full_out = trio.open_memory_channel[Batch](1)
         with self._watch.deadline(self._storage.kept), one_error():
             try:
                 async with trio.open_nursery() as nursery:

@@ -209,9 +209,13 @@ class _Sending:
         if block.count:
             if not self._connection.machine.may_say(Kind.DATA):
                 raise ProtocolError(f"{self._to} confirmed what it has not got.")
-            self._sent += block.count
-            with memoryview(block.buffer) as view, view[: block.count] as data:
-                await self._connection.send_data(data)
+            with memoryview(block.buffer) as view:
+                for at in range(0, block.count, feeding.BLOCK):
+                    if self._stop:
+                        return
+                    with view[at : min(at + feeding.BLOCK, block.count)] as data:
+                        self._sent += len(data)
+                        await self._connection.send_data(data)
         self._first_sent = self._first_sent or block.last
         await self._tell(block)
 
