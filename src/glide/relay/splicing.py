@@ -23,8 +23,7 @@ log = logging.getLogger("glide.relay")
 
 CAN_SPLICE = hasattr(os, "splice")
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if CAN_SPLICE else 0
-# A plain user's pipes beyond 64 MiB in all get two pages and cannot be enlarged (pipe(7)): such a one is of no use.
-SMALLEST = 256 * 1024
+_SMALL = 4096  # a pipe that is empty takes so much at once, whatever its size
 
 
 class KernelPipe:
@@ -33,17 +32,15 @@ class KernelPipe:
     __slots__ = ("_count", "_read", "_write", "size")
 
     def __init__(self, size: int) -> None:
-        """Raises OSError if the system gives none of that size, or at least of :data:`SMALLEST` bytes."""
+        """Raises OSError if the system gives none of that size.
+
+        A plain user's pipes beyond 64 MiB in all get two pages and cannot be enlarged (pipe(7)).
+        """
         self._count = 0
         self._read, self._write = os.pipe()
         try:
-            try:
-                self.size = fcntl.fcntl(self._write, fcntl.F_SETPIPE_SZ, size)
-            except PermissionError:
-                self.size = fcntl.fcntl(self._write, fcntl.F_GETPIPE_SZ)
-            if self.size < SMALLEST:
-                raise PermissionError(f"a pipe of {self.size} bytes")
-        except BaseException:
+            self.size = fcntl.fcntl(self._write, fcntl.F_SETPIPE_SZ, size)
+        except OSError:
             self.close()
             raise
 
@@ -56,30 +53,35 @@ class KernelPipe:
     async def fill(self, stream: trio.SocketStream) -> None:
         """Take what the socket has; nothing at the end of the stream. Cancelled, nothing was taken."""
         assert not self._count, "what is in it belongs to somebody already"
-        while True:
-            try:
-                self._count = os.splice(_descriptor(stream), self._write, self.size, flags=_FLAGS)
-                return
-            except BlockingIOError:  # the pipe is empty: it is the socket that is dry
-                await trio.lowlevel.wait_readable(stream.socket)
-            except OSError as error:
-                raise trio.BrokenResourceError from error
+        taken = _splice(_descriptor(stream), self._write, self.size)
+        if taken is None:  # the pipe is empty: it is the socket that is dry
+            await trio.lowlevel.wait_readable(stream.socket)
+            taken = _splice(_descriptor(stream), self._write, self.size)
+        if taken is None:  # splice(2) stops at urgent data for ever, and calls that dry; recv(2) gets past it
+            taken = os.write(self._write, await stream.receive_some(_SMALL))
+        self._count = taken
 
-    async def drain_some(self, stream: trio.SocketStream) -> None:
-        """Give the socket as much of it as it takes. Cancelled while it waits, all of it is still in here."""
-        while True:
-            try:
-                self._count -= os.splice(self._read, _descriptor(stream), self._count, flags=_FLAGS)
-                return
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(stream.socket)
-            except OSError as error:
-                raise trio.BrokenResourceError from error
+    async def drain_some(self, stream: trio.SocketStream) -> int:
+        """Give the socket as much of it as it takes, which is returned. Cancelled, all of it is still in here."""
+        while not (given := _splice(self._read, _descriptor(stream), self._count)):
+            await trio.lowlevel.wait_writable(stream.socket)
+        self._count -= given
+        return given
 
     def close(self) -> None:
         """With all that is in it. Not again."""
         os.close(self._read)
         os.close(self._write)
+
+
+def _splice(source: int, sink: int, size: int) -> int | None:
+    """How many bytes were moved; None if that would have to wait. Raises BrokenResourceError."""
+    try:
+        return os.splice(source, sink, size, flags=_FLAGS)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise trio.BrokenResourceError from error
 
 
 def _descriptor(stream: trio.SocketStream) -> int:
@@ -101,18 +103,21 @@ class Budget:
         return f"<Budget: {self._left} of {self._limits.pipe_budget} bytes left>"
 
     def take(self) -> list[KernelPipe]:
-        """The pipes of one direction of one transfer; none if the budget is used up, or the system gives none."""
+        """The pipes of one direction of one transfer; none if the budget is used up, or the system gives too few.
+
+        One alone would be of no use: while it is drained, it could not be filled.
+        """
         pipes: list[KernelPipe] = []
+        why = "all kernel pipes are in use" if CAN_SPLICE else "there are no kernel pipes here"
         try:
-            while len(pipes) < self._limits.pipes and self._left >= self._limits.pipe_size:
-                pipes.append(KernelPipe(self._limits.pipe_size))
-                self._left -= pipes[-1].size
+            if self._left >= self._limits.pipes * self._limits.pipe_size:
+                for _ in range(self._limits.pipes):
+                    pipes.append(KernelPipe(self._limits.pipe_size))
+                    self._left -= pipes[-1].size
         except OSError as error:
-            log.debug("no more kernel pipes: %s", error)
-        if len(pipes) < self._limits.pipes:  # the next may still be filled while the last is drained, or it is no use
+            why = f"no kernel pipe: {error}"
             self.give_back(pipes)
-            pipes = []
-        log.debug("a transfer goes through %s", f"kernel pipes: {pipes}" if pipes else "blocks of bytes")
+        log.debug("a transfer goes through %s", f"{len(pipes)} kernel pipes" if pipes else f"blocks of bytes: {why}")
         return pipes
 
     def give_back(self, pipes: list[KernelPipe]) -> None:
