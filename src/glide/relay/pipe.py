@@ -40,7 +40,8 @@ class Lane:
     def __init__(self, limits: Limits, budget: Budget) -> None:
         self.full_in, self.full = trio.open_memory_channel[Chunk](limits.chunks_waiting)
         self.empty_in, self.empty = trio.open_memory_channel[KernelPipe](limits.pipes)
-        self.bytes = 0
+        self.bytes = 0  # taken from the source
+        self.delivered = 0  # to the sink
         self.filling = False
         self.draining = False
         self.pipes: list[KernelPipe] | None = None  # None until it is known whether there are any
@@ -142,7 +143,7 @@ class End:
                             await self._empty(chunk, stream)
                         else:
                             await stream.send_all(chunk)
-                            self._delivered()
+                            self._delivered(len(chunk))
                         lane.draining = False
                 await stream.send_eof()
         except BROKEN:
@@ -155,15 +156,15 @@ class End:
         """Deliver all that is in a pipe, and return it."""
         assert isinstance(stream, trio.SocketStream), "only sockets are spliced"
         while pipe:
-            await pipe.drain_some(stream)
-            self._delivered()
+            self._delivered(await pipe.drain_some(stream))
         try:
             self._back.empty_in.send_nowait(pipe)
         except trio.BrokenResourceError:
             pass  # whoever filled it has ended
 
-    def _delivered(self) -> None:
-        """Something was: if this is in a hurry, there is as much time again."""
+    def _delivered(self, count: int) -> None:
+        """So many bytes were: if this is in a hurry, there is as much time again."""
+        self._back.delivered += count
         if self._drain_scope.deadline != math.inf:
             self.hurry()
 
@@ -213,7 +214,8 @@ class Pipe:
         moved, since = -1, trio.current_time()
         while True:
             await trio.sleep(self._limits.hint_after)
-            total, now = self.forth.bytes + self.back.bytes, trio.current_time()
+            lanes, now = (self.forth, self.back), trio.current_time()
+            total = sum(lane.bytes + lane.delivered for lane in lanes)
             if total != moved:
                 moved, since = total, now
             elif now - since >= self._limits.pipe_idle:
