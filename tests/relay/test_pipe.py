@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
-import struct
-from dataclasses import dataclass, field
 
 import pytest
 import trio
@@ -14,39 +11,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from glide.relay.limits import Limits
-from glide.relay.pipe import End, Pipe
+from glide.relay.pipe import Pipe
 from glide.relay.splicing import Budget
 from tests.net.pairs import MemoryStream
-
-LIMITS = Limits()
-
-
-@dataclass
-class Bridge:
-    """A pipe between two streams, and the streams' far ends, which are the clients'."""
-
-    nursery: trio.Nursery
-    limits: Limits = LIMITS
-    ended: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.pipe = Pipe(self.limits, Budget(self.limits))
-        self.over = trio.Event()
-
-    def join(self, sender: trio.abc.HalfCloseableStream, receiver: trio.abc.HalfCloseableStream) -> None:
-        self.nursery.start_soon(self._run, "sender", self.pipe.sender, sender)
-        self.nursery.start_soon(self._run, "receiver", self.pipe.receiver, receiver)
-
-    async def _run(self, name: str, end: End, stream: trio.abc.HalfCloseableStream) -> None:
-        try:
-            await end.run(stream)
-        finally:
-            end.abandon()
-            self.ended.append(name)
-            if len(self.ended) == 2:
-                self.pipe.close()
-                self.over.set()
-            await trio.aclose_forcefully(stream)
+from tests.relay.bridges import LIMITS, Bridge, read_all
 
 
 def memory_bridge(nursery: trio.Nursery, limits: Limits = LIMITS) -> tuple[Bridge, MemoryStream, MemoryStream]:
@@ -55,21 +23,6 @@ def memory_bridge(nursery: trio.Nursery, limits: Limits = LIMITS) -> tuple[Bridg
     (sender, one), (receiver, other) = memory_stream_pair(), memory_stream_pair()
     bridge.join(one, other)
     return bridge, sender, receiver
-
-
-async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
-    got = bytearray()
-    async for piece in stream:
-        got += piece
-    return bytes(got)
-
-
-def tcp_socketpair() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """Two real TCP sockets over loopback: unlike local ones they can be reset."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
-    return tuple(trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in (near, far))  # type: ignore[return-value]  # two go in
 
 
 # --- bytes -----------------------------------------------------------------------------------------------
@@ -182,30 +135,6 @@ async def test_R3_the_other_direction_goes_on_meanwhile(autojump_clock: MockCloc
             nursery.start_soon(receiver.send_all, b"%02d" % number)
             assert await sender.receive_some() == b"%02d" % number
         nursery.cancel_scope.cancel()
-
-
-async def test_R3_with_real_sockets_the_sender_is_stopped_as_well() -> None:
-    async with trio.open_nursery() as nursery:
-        bridge = Bridge(nursery, Limits(hint_after=0.05))
-        (sender, one), (receiver, other) = tcp_socketpair(), tcp_socketpair()
-        bridge.join(one, other)
-        stopped = trio.Event()
-        nursery.start_soon(bridge.pipe.watch, lambda side, seconds: stopped.set())
-
-        async def flood() -> None:
-            while True:
-                await sender.send_all(bytes(100_000))
-
-        with trio.fail_after(20):
-            nursery.start_soon(flood)
-            await stopped.wait()
-            assert bridge.pipe.waits_for() == "receiver"
-            taken_in, read = bridge.pipe.forth.bytes, 0
-            while read < taken_in:
-                read += len(await receiver.receive_some())
-        nursery.cancel_scope.cancel()
-    for stream in (sender, receiver):
-        await trio.aclose_forcefully(stream)
 
 
 # --- whom it waits for -----------------------------------------------------------------------------------
@@ -337,49 +266,6 @@ async def test_a_side_that_is_reset_ends_the_other(autojump_clock: MockClock) ->
         assert await read_all(sender) == b""
     assert sorted(bridge.ended) == ["receiver", "sender"]
     assert trio.current_time() <= LIMITS.linger
-
-
-async def test_a_real_reset_ends_the_other() -> None:
-    async with trio.open_nursery() as nursery:
-        bridge = Bridge(nursery, Limits(linger=0.1))
-        (sender, one), (receiver, other) = tcp_socketpair(), tcp_socketpair()
-        bridge.join(one, other)
-        with trio.fail_after(10):
-            await sender.send_all(b"some")
-            assert await receiver.receive_some() == b"some"
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            await trio.aclose_forcefully(sender)
-            assert await read_all(receiver) == b""
-            await receiver.aclose()
-    assert sorted(bridge.ended) == ["receiver", "sender"]
-
-
-async def test_what_is_sent_to_a_side_that_is_gone_is_dropped_and_the_sender_reads_all_that_is_there() -> None:
-    # Over TCP: a relay that closed with the sender's bytes unread would reset what is on its way to the sender.
-    payload = random.Random(2).randbytes(200_000)
-    async with trio.open_nursery() as nursery:
-        bridge = Bridge(nursery, Limits(linger=1.0))
-        (sender, one), (receiver, other) = tcp_socketpair(), tcp_socketpair()
-        bridge.join(one, other)
-        with trio.fail_after(20):
-
-            async def flood() -> None:
-                try:
-                    while True:
-                        await sender.send_all(bytes(100_000))
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass
-
-            await receiver.send_all(payload)
-            first = bytes(await sender.receive_some(1))
-            nursery.start_soon(flood)
-            await receiver.receive_some(1)
-            await receiver.send_eof()
-            assert first + await read_all(sender) == payload
-            # Nobody reads what the sender still says: the receiver's end is a reset.
-            await trio.aclose_forcefully(receiver)
-            await sender.aclose()
-    assert sorted(bridge.ended) == ["receiver", "sender"]
 
 
 async def test_a_side_that_never_came_ends_the_one_that_did(autojump_clock: MockClock) -> None:
