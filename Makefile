@@ -6,6 +6,7 @@ PYTHON ?= python3
 
 VENV  := .venv
 TYPES := .venv-types
+BENCH := .venv-bench
 BIN   := $(VENV)/bin
 
 # The build tools that pip fetches to install glide itself are held to the same constraints. Older
@@ -46,15 +47,17 @@ cov: $(VENV)/installed ## the tests under coverage, processes they start include
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(VENV)/installed ## measure glide beside real peers
-	$(BIN)/python -m tests.bench $(ARGS)
+bench: $(VENV)/installed ## measure glide beside real peers, ten minutes; results in build/bench
+	@$(MAKE) --no-print-directory $(BENCH)/installed || echo "going on without plots" >&2
+	@if test -e $(BENCH)/installed; then exec $(BENCH)/bin/python -m tests.bench $(ARGS); \
+	else exec $(BIN)/python -m tests.bench $(ARGS); fi
 
 fmt: $(VENV)/installed ## repair what ruff can repair, and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean: ## remove the environments and everything generated
-	rm -rf $(VENV) $(TYPES) build dist htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) $(TYPES) $(BENCH) .venv-peers build dist htmlcov .coverage .coverage.* \
 		.hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -64,13 +67,14 @@ clean: ## remove the environments and everything generated
 
 $(VENV)/installed: EXTRA := dev
 $(TYPES)/installed: EXTRA := types
+$(BENCH)/installed: EXTRA := bench
 
-$(VENV)/installed $(TYPES)/installed: %/installed: %/made pyproject.toml
+$(VENV)/installed $(TYPES)/installed $(BENCH)/installed: %/installed: %/made pyproject.toml
 	@echo "installing glide and its '$(EXTRA)' tools into $* (up to a minute)"
 	@$(PIP) $*/bin/python -m pip install --quiet --quiet --editable '.[$(EXTRA)]'
 	@touch $@
 
-$(VENV)/made $(TYPES)/made: %/made: constraints.txt
+$(VENV)/made $(TYPES)/made $(BENCH)/made: %/made: constraints.txt
 	$(check_python)
 	@$(PYTHON) -m venv --clear $*
 	@touch $@

@@ -1,7 +1,8 @@
 """Measure glide beside real peers; print a table for each workload. ``make bench ARGS="--workload files --rounds 3"``.
 
-file: one big file. files: a folder of many small ones. resume: a transfer that is cut at 40 %, and goes on.
-All is in /dev/shm where there is one, so that no disk takes part.
+file: one big file. bridge: the relay's bridge without cryptography, over loopback and between two network namespaces.
+files: a folder of many small ones. small: one tiny file. link: a file over a long, thin link. resume: a transfer that
+is cut at 40 %, and goes on. All is in /dev/shm where there is one, so that no disk takes part.
 """
 
 from __future__ import annotations
@@ -11,28 +12,21 @@ import json
 import os
 import platform
 import re
-import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from tests.bench import resume, rounds
-from tests.bench.loads import GIB, MIB, many_files, one_file
-from tests.bench.peers import Croc, Glide, HAProxy, Peer, Plain, Wormhole
-from tests.bench.rounds import tell
-from tests.bench.ssh import Rsync, Scp
+from tests.bench.loads import GIB, MIB
+from tests.bench.plots import draw
+from tests.bench.processes import Missing, end_children
+from tests.bench.rounds import Course, tell
+from tests.bench.workloads import WORKLOADS, Outcome
 
-WITH_A_FILE: tuple[type[Peer], ...] = (Glide, Plain, HAProxy, Wormhole, Croc, Scp)
-WITH_A_FOLDER: tuple[type[Peer], ...] = (Glide, Rsync, Scp, Wormhole, Croc)
+ROOT = Path(__file__).parent.parent.parent
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": MIB, "GIB": GIB}
-
-# What a workload comes to: did glide do it, the table, and the figures for --json.
-Came = tuple[bool, str, dict[str, Any]]
 
 
 def size(text: str) -> int:
@@ -52,92 +46,107 @@ def number(most: int) -> Callable[[str], int]:
     return parse
 
 
-def file(options: argparse.Namespace, folder: Path) -> Came:
-    """One file of --size."""
-    need(folder, 2 * options.size)
-    turns = options.rounds or 5
-    load = one_file(made(folder / "load"), options.size)
-    results = rounds.compare(load, WITH_A_FILE, turns, folder, options.peers)
-    title = f"file: {options.size / MIB:g} MiB, rounds: {turns}"
-    return compared(title, results, rounds.table(results, (HAProxy, Plain), alone=True))
-
-
-def files(options: argparse.Namespace, folder: Path) -> Came:
-    """--files of --file-size in --folders."""
-    need(folder, 3 * options.files * max(options.file_size, 4096))  # magic-wormhole keeps a copy
-    turns = options.rounds or 5
-    load = many_files(made(folder / "load"), options.files, options.file_size, options.folders)
-    results = rounds.compare(load, WITH_A_FOLDER, turns, folder, options.peers)
-    what = f"{options.files} files of {options.file_size / 1024:g} KiB in {options.folders} folders"
-    return compared(f"files: {what}, rounds: {turns}", results, rounds.table(results, (Rsync,), alone=False))
-
-
-def cut(options: argparse.Namespace, folder: Path) -> Came:
-    """One file of --size, cut."""
-    need(folder, 2 * options.size)
-    turns = options.rounds or 1
-    load = one_file(made(folder / "load"), options.size)
-    found = resume.cuts(load, turns, folder)
-    title = f"resume: {options.size / MIB:g} MiB, cut at {resume.CUT:.0%}, rounds: {turns}"
-    return not found.missing, f"{title}\n\n{resume.table(found, options.size)}", asdict(found)
-
-
-WORKLOADS = {"file": file, "files": files, "resume": cut}
-
-
-def compared(title: str, results: rounds.Results, table: str) -> Came:
-    runs = {peer.title: [asdict(run) for run in done] for peer, done in results.runs.items()}
-    return results.of(Glide) is not None, f"{title}\n\n{table}", {"runs": runs, "missing": results.missing}
-
-
-def made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def need(folder: Path, count: int) -> None:
-    if shutil.disk_usage(folder).free < count + 64 * MIB:
-        raise SystemExit(f"{folder.parent} has no room for what is sent and what arrives")
+def words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip().lower() for word in text.split(",") if word.strip())
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends the bench as Ctrl-C does: by way of every clean-up."""
+    """SIGTERM ends the bench as Ctrl-C does: by way of every clean-up, which takes seconds and is not interrupted."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--workload", choices=[*WORKLOADS, "all"], default="all", help="what to do (default: all)")
-    parser.add_argument("--size", type=size, default="1GiB", help="of the one file, as 64MiB (default: 1GiB)")
-    parser.add_argument("--files", type=number(10**6), default=10_000, help="how many small ones (default: 10000)")
-    parser.add_argument("--file-size", type=size, default="4KiB", help="of each of these (default: 4KiB)")
-    parser.add_argument("--folders", type=number(10**4), default=100, help="that they are in (default: 100)")
-    parser.add_argument(
-        "--rounds",
-        type=number(100),
-        help="measured, after one warm-up (default: 5); of resume (default: 1, no warm-up)",
+def parser() -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    add = arguments.add_argument
+    add("--workload", choices=[*WORKLOADS, "all"], action="append", help="what to do; may be repeated (default: all)")
+    add("--only", type=words, default="", metavar="WORDS", help="only peers with one of these in their names")
+    standard = ", ".join(f"{name} {each.rounds}" for name, each in WORKLOADS.items())
+    add("--rounds", type=number(1000), help=f"measured, after a warm-up that resume goes without (default: {standard})")
+    add("--size", type=size, default="1GiB", help="of the big file, as 64MiB (default: 1GiB)")
+    add("--files", type=number(10**6), default=10_000, help="how many small ones (default: 10000)")
+    add("--file-size", type=size, default="4KiB", help="of each of these (default: 4KiB)")
+    add("--folders", type=number(10**4), default=100, help="that they are in (default: 100)")
+    add("--small-size", type=size, default="1KiB", help="of the tiny one (default: 1KiB)")
+    add("--link-size", type=size, default="200MB", help="of what goes over the link (default: 200MB)")
+    add("--round-trip", type=float, default=0.1, metavar="SECONDS", help="of the link (default: 0.1)")
+    add("--rate", type=size, default="25MB", help="of the link, a second (default: 25MB, which is 200 Mbit/s)")
+    change = "the bridge once more, with these of the relay's limits changed, as chunk=65536; may be repeated"
+    add("--bridge", action="append", default=[], metavar="LIMIT=NUMBER,...", help=change)
+    add(
+        "--out",
+        type=Path,
+        default=ROOT / "build/bench",
+        metavar="DIR",
+        help="for what comes out (build/bench)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures there")
-    parser.add_argument("--peers", type=Path, metavar="DIR", help="where peers are installed that pip can install")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, stop)
+    add("--page", type=Path, metavar="FILE", help="put the tables into this page, too, where its comments say")
+    add("--peers", type=Path, default=ROOT / ".venv-peers", metavar="DIR", help="for those that pip installs")
+    return arguments
+
+
+def main() -> int:
+    options = parser().parse_args()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, stop)
+    try:
+        return 0 if bench(options) else 1
+    except KeyboardInterrupt:
+        tell("ended before its time")
+        return 130
+    finally:
+        end_children()
+
+
+def bench(options: argparse.Namespace) -> bool:
+    """Whether glide did all that it was asked to."""
     shm = Path("/dev/shm")
     parent = shm if os.access(shm, os.W_OK) else Path(tempfile.gettempdir())
-    print(f"In {parent}; {os.cpu_count()} CPUs,", end=" ")
-    print(f"{platform.system()} {platform.release()}, Python {platform.python_version()}", flush=True)
-    good, facts = True, {"options": {name: str(value) for name, value in vars(options).items()}}
-    for name in WORKLOADS if options.workload == "all" else [options.workload]:
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    machine = f"{os.cpu_count()} CPUs, {system}, files in {parent}"
+    print(machine, flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    asked = options.workload or ["all"]
+    good = True
+    for name, workload in WORKLOADS.items():
+        if name not in asked and "all" not in asked:
+            continue
         with tempfile.TemporaryDirectory(prefix="glide-bench-", dir=parent) as folder:
-            try:
-                done, text, facts[name] = WORKLOADS[name](options, Path(folder))
-            except KeyboardInterrupt:
-                tell("ended before its time")
-                return 130
-        good = good and done
-        print(f"\n{text}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
-    return 0 if good else 1
+            course = Course(Path(folder), options.peers, options.rounds or workload.rounds, options.only)
+            outcomes = workload.run(options, course)
+        for outcome in outcomes:
+            print(f"\n{outcome.title}\n\n{outcome.table}", flush=True)
+            keep(outcome, machine, options)
+            good = good and outcome.good
+    print(f"\nTables, figures and plots are in {options.out}")
+    return good
+
+
+def keep(outcome: Outcome, machine: str, options: argparse.Namespace) -> None:
+    """Write down what came out, in three ways, and a fourth if there is a page for it."""
+    path = options.out / outcome.name
+    text = f"{outcome.title}. {machine}.\n\n{outcome.table}\n"
+    path.with_suffix(".md").write_text(text, "utf-8")
+    asked = {name: str(value) for name, value in vars(options).items()}
+    facts = {"title": outcome.title, "machine": machine, "options": asked, **outcome.facts}
+    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    if outcome.results and outcome.shape:
+        try:
+            draw(outcome.title, outcome.results, outcome.shape, path.with_suffix(".png"))
+        except Missing as reason:
+            tell(f"no plot: {reason}")
+    if options.page:
+        page = options.page.read_text("utf-8")
+        options.page.write_text(filled(page, outcome.name, text), "utf-8")
+
+
+def filled(page: str, name: str, text: str) -> str:
+    """The page with ``text`` between the two comments that have this name; unchanged if it has none."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    return f"{before}{begin}\n{text}\n{end}{after}" if found and closed else page
 
 
 if __name__ == "__main__":

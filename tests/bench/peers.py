@@ -7,6 +7,7 @@ after the receiver has confirmed everything.
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -14,19 +15,25 @@ from typing import Any, ClassVar
 
 import glide
 from tests.bench import processes
-from tests.bench.processes import READY, Child, Missing, Stage, said_by, tool
+from tests.bench.processes import READY, Child, Stage, said_by, tool
 
 
 class Peer(ABC):
-    """One way to send a file or a folder. ``folder`` is its own for the whole bench; ``version`` raises Missing."""
+    """One way to send a file or a folder."""
 
-    name: ClassVar[str]
+    name: str
+    ours: ClassVar[bool] = False  # its failure is the bench's
+    delivers: ClassVar[bool] = True  # what was sent is to be found where it was sent to
 
-    def __init__(self, folder: Path, kept: Path | None) -> None:
-        self.title = self.name
-        self.folder = folder
-        self.kept = kept  # --peers
+    title: str
+    folder: Path  # its own for a whole workload
+    kept: Path  # --peers
+
+    def prepare(self, folder: Path, kept: Path) -> None:
+        """Set up what has to be, and find out its version. Raises :class:`Missing`."""
+        self.folder, self.kept = folder, kept
         folder.mkdir()
+        self.title = f"{self.name} ({self.version()})"
 
     @abstractmethod
     def version(self) -> str:
@@ -41,38 +48,40 @@ class Glide(Peer):
     """Homes are kept from run to run, so keys are made and pinned in the warm-up."""
 
     name = "glide"
+    ours = True
     COMMAND = (sys.executable, "-m", "glide")
 
     def version(self) -> str:
         return glide.__version__
 
     def run(self, stage: Stage) -> tuple[Child, float | None]:
-        _, address = self.serve(stage)
-        bob = self.receive(stage, address)
-        alice = self.push(stage, address)
+        _, port, key = self.serve(stage)
+        bob = self.receive(stage, port, key)
+        alice = self.push(stage, stage.reach(port), key)
         stage.exits(alice)
         stage.exits(bob, READY)
         times: dict[str, float] = {event["event"]: event["time"] for event in self.events(alice)}
         return alice, times["delivered"] - times["accepted"]
 
-    def serve(self, stage: Stage, port: int = 0) -> tuple[Child, str]:
-        """A relay that listens, and its address."""
+    def serve(self, stage: Stage, port: int = 0) -> tuple[Child, int, str]:
+        """A relay that listens, its port and its key."""
         serve = ("serve", "--host", "127.0.0.1", "--port", str(port), "--json")
         relay = stage.start("relay", *self.COMMAND, *serve, GLIDE_HOME=self.folder / "relay")
         heard = json.loads(stage.says(relay, r'(?m)^\{.*"event": ?"listening".*\}$')[0])
-        return relay, f"127.0.0.1:{heard['port']}#{heard['key']}"
+        return relay, int(heard["port"]), str(heard["key"])
 
-    def receive(self, stage: Stage, address: str) -> Child:
+    def receive(self, stage: Stage, port: int, key: str) -> Child:
         """A receiver that can be pushed to."""
         receive = ("receive", "--as", "bob", "--into", stage.into, "--accept", "all", "--once", "--no-fsync")
         home = self.folder / "bob"
-        bob = stage.start("receiver", *self.COMMAND, *receive, "--relay", address, GLIDE_HOME=home)
+        relay = ("--relay", f"127.0.0.1:{port}#{key}")
+        bob = stage.start("receiver", *self.COMMAND, *receive, *relay, GLIDE_HOME=home)
         stage.says(bob, "You receive as bob")
         return bob
 
-    def push(self, stage: Stage, address: str) -> Child:
+    def push(self, stage: Stage, port: int, key: str) -> Child:
         """A sender that has been started."""
-        push = ("push", "bob", stage.source, "--as", "alice", "--json", "--relay", address)
+        push = ("push", "bob", stage.source, "--as", "alice", "--json", "--relay", f"127.0.0.1:{port}#{key}")
         return stage.start("sender", *self.COMMAND, *push, GLIDE_HOME=self.folder / "alice")
 
     @staticmethod
@@ -81,56 +90,19 @@ class Glide(Peer):
         return [json.loads(line) for line in child.output().splitlines(keepends=True) if line.endswith("}\n")]
 
 
-class Plain(Peer):
-    """sendfile at one end, recv_into and write at the other, and nothing between."""
+class Nothing(Peer):
+    """What no program written in Python can do without: Python, started and ended."""
 
-    name = "plain TCP, no relay"
-
-    def version(self) -> str:
-        return ""
-
-    def run(self, stage: Stage) -> tuple[Child, float | None]:
-        (port,) = processes.free_ports(1)
-        return self.copy(stage, port, port)
-
-    def copy(self, stage: Stage, port: int, through: int) -> tuple[Child, float | None]:
-        command = (sys.executable, processes.__file__)
-        receiver = stage.start("receiver", *command, "receive", str(port), stage.into / stage.source.name)
-        stage.listens(receiver, port)
-        sender = stage.start("sender", *command, "send", str(through), stage.source)
-        stage.exits(sender)
-        stage.exits(receiver, READY)
-        return sender, float(stage.says(sender, r"seconds (\S+)")[1])
-
-
-class HAProxy(Plain):
-    """The plain copy through HAProxy, which splices in the kernel: the floor for anything with a relay."""
-
-    name = "plain TCP, HAProxy"
-    CONFIG = """\
-global
-    maxconn 64
-defaults
-    mode tcp
-    option splice-auto
-    timeout connect 10s
-    timeout client 10m
-    timeout server 10m
-listen relay
-    bind 127.0.0.1:{port}
-    server receiver 127.0.0.1:{behind}
-"""
+    name = "python -c pass"
+    delivers = False
 
     def version(self) -> str:
-        return said_by(tool("haproxy"), "-v").removeprefix("HAProxy version ").split()[0]
+        return platform.python_version()
 
     def run(self, stage: Stage) -> tuple[Child, float | None]:
-        port, behind = processes.free_ports(2)
-        config = stage.folder / "haproxy.cfg"
-        config.write_text(self.CONFIG.format(port=port, behind=behind), "ascii")
-        relay = stage.start("relay", tool("haproxy"), "-db", "-f", config)
-        stage.listens(relay, port)
-        return self.copy(stage, behind, port)
+        python = stage.start("sender", sys.executable, "-c", "pass")
+        stage.exits(python)
+        return python, None
 
 
 class Wormhole(Peer):
@@ -141,8 +113,6 @@ class Wormhole(Peer):
     CODE = "1-bench-code"
 
     def version(self) -> str:
-        if self.kept is None:
-            raise Missing("give --peers DIR, where an environment for it is made")
         environment = self.kept.resolve() / "wormhole"
         self.bin = environment / "bin"
         if not (environment / "installed").exists():

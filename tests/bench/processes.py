@@ -1,7 +1,4 @@
-"""The processes of one run: started, waited for, measured with wait4 and ended by their process id.
-
-Run as a program this module is the plain TCP copy, sender and receiver: the floor for everything else.
-"""
+"""The processes of one run: started, waited for, measured with wait4 and ended by their process id."""
 
 from __future__ import annotations
 
@@ -13,17 +10,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 READY = 30.0  # seconds for a process to say or do what the next one waits for
 END = 5.0  # seconds between SIGTERM and SIGKILL
-PIECE = 1 << 20
 # Where servers are, too.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
@@ -42,9 +37,11 @@ class Failed(Exception):
 class Child:
     """One process: what it said is in ``log``; its usage is known once it has ended.
 
+    ``idle`` is what it had used of ``cpu`` when it began to listen, if it was waited for.
     ``resident`` is the largest VmHWM seen while it ran, together with those of the processes that it had started
     and that ran at the time; what these share is counted in each. Linux counts the memory of the process that
-    started it into ru_maxrss, so that figure says something only where it is above this process's own.
+    started it into ru_maxrss, so that figure says something only where it is above this process's own. 0: it is not
+    known, as it ended so soon.
     """
 
     role: str
@@ -54,6 +51,7 @@ class Child:
     begun: float
     ended: float = 0.0
     cpu: float = 0.0
+    idle: float | None = None
     resident: int = 0
 
     def output(self) -> str:
@@ -69,7 +67,7 @@ class Child:
         self.ended = time.monotonic()
         self.popen.returncode = os.waitstatus_to_exitcode(status)
         self.cpu = usage.ru_utime + usage.ru_stime
-        if usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss or not self.resident:
+        if usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
             self.resident = max(self.resident, usage.ru_maxrss * 1024)
 
     def failure(self, what: str) -> Failed:
@@ -84,6 +82,7 @@ class Stage:
     folder: Path
     source: Path
     limit: float  # seconds for the sender
+    link: tuple[str | Path, ...] = ()  # the command of what lies between sender and relay, but for the relay's port
     children: list[Child] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -93,8 +92,18 @@ class Stage:
     def into(self) -> Path:
         return self.folder / "into"
 
-    def start(self, role: str, *command: str | Path, stdin: int | None = None, **settings: str | Path) -> Child:
-        """Start a process with ``settings`` in its environment. ``stdin``, a socket, is its stdout too."""
+    def start(
+        self,
+        role: str,
+        *command: str | Path,
+        inside: tuple[str, ...] = (),
+        stdin: int | None = None,
+        **settings: str | Path,
+    ) -> Child:
+        """Start a process with ``settings`` in its environment. ``stdin``, a socket, is its stdout too.
+
+        ``inside`` is a command that starts it, by becoming it, in another network namespace.
+        """
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GLIDE_")}
         environment.update(HOME=str(self.folder), TMPDIR=str(self.folder))
         environment.update({name: str(value) for name, value in settings.items()})
@@ -102,7 +111,7 @@ class Stage:
         with log.open("wb") as file:
             begun = time.monotonic()
             popen = subprocess.Popen(
-                [str(part) for part in command],
+                [*inside, *map(str, command)],
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=file if stdin is None else stdin,
                 stderr=file,
@@ -136,7 +145,16 @@ class Stage:
 
     def listens(self, child: Child, *ports: int) -> None:
         """Wait until the ports are listened on; nothing connects to them for that."""
-        self.until(child, lambda: set(ports) <= listening(), f"does not listen on {ports}")
+        pid = child.popen.pid
+        self.until(child, lambda: set(ports) <= listening(pid), f"does not listen on {ports}")
+        child.idle = cpu_so_far(pid)
+
+    def reach(self, port: int) -> int:
+        """The port at which the sender finds the relay that listens on ``port``: the same, or that of the link."""
+        if not self.link:
+            return port
+        link = self.start("link", *self.link, str(port))
+        return int(self.says(link, r"(?m)^port (\d+)$")[1])
 
     def kill(self, child: Child) -> None:
         """With SIGKILL, at once."""
@@ -194,12 +212,17 @@ def peak(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def listening() -> set[int]:
-    """The TCP ports that anybody listens on in this network namespace."""
+def cpu_so_far(pid: int) -> float:
+    """The CPU seconds that a process has used, all its threads together."""
+    return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) has it
+
+
+def listening(pid: int) -> set[int]:
+    """The TCP ports that anybody listens on in the network namespace of a process."""
     ports = set()
-    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
-        if table.exists():
-            rows = [line.split() for line in table.read_text("ascii").splitlines()[1:]]
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):  # it has ended, or there is no IPv6
+            rows = [line.split() for line in Path(f"/proc/{pid}/net/{table}").read_text("ascii").splitlines()[1:]]
             ports |= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
     return ports
 
@@ -213,8 +236,20 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def said_by(*command: str | Path, seconds: float = READY) -> str:
-    """The first line that a command says; Missing, with the last, if it fails."""
+def end_children() -> None:
+    """End with SIGKILL what this process has started and nobody has reaped.
+
+    There is none but for one whose start an interrupt broke off, before it was in anybody's list.
+    """
+    with suppress(OSError):
+        for thread in Path("/proc/self/task").iterdir():
+            for child in (thread / "children").read_text("ascii").split():
+                os.kill(int(child), signal.SIGKILL)
+                os.waitpid(int(child), 0)
+
+
+def said_by(*command: str | Path, line: str = "", seconds: float = READY) -> str:
+    """The first line that a command says, or the first that begins so; Missing, with the last, if it fails."""
     try:
         done = subprocess.run(
             command,
@@ -227,50 +262,13 @@ def said_by(*command: str | Path, seconds: float = READY) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Missing(str(error)) from error
     lines = done.stdout.decode("utf-8", "replace").strip().splitlines() or [""]
-    if done.returncode != 0:
+    found = next((each for each in lines if each.startswith(line)), None)
+    if done.returncode != 0 or found is None:
         raise Missing(f"{Path(command[0]).name} ended with {done.returncode}: {lines[-1]}")
-    return lines[0]
+    return found
 
 
 def tool(name: str) -> str:
     if found := shutil.which(name, path=PATH):
         return found
-    raise Missing(f"{name} is not on PATH")
-
-
-# The plain copy: `send PORT FILE`, and `receive PORT FILE`. The receiver answers with one byte once it has
-# written everything, so that the sender's end means the same here as with the others: it has arrived.
-
-
-def send(port: int, file: IO[bytes]) -> None:
-    begun = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port), timeout=READY) as peer:
-        peer.settimeout(None)
-        while os.sendfile(peer.fileno(), file.fileno(), None, 1 << 30):
-            pass
-        peer.shutdown(socket.SHUT_WR)
-        if peer.recv(1) != b"\x06":
-            sys.exit("the receiver did not confirm")
-    print(f"seconds {time.monotonic() - begun}")
-
-
-def receive(port: int, file: IO[bytes]) -> None:
-    with socket.create_server(("127.0.0.1", port)) as server:
-        server.settimeout(READY)
-        peer, _ = server.accept()
-    with peer:
-        peer.settimeout(None)
-        piece = memoryview(bytearray(PIECE))
-        while count := peer.recv_into(piece):
-            file.write(piece[:count])
-        peer.sendall(b"\x06")
-
-
-if __name__ == "__main__":
-    _, verb, port, path = sys.argv
-    if verb == "send":
-        with open(path, "rb", buffering=0) as file:
-            send(int(port), file)
-    else:
-        with open(path, "wb", buffering=0) as file:
-            receive(int(port), file)
+    raise Missing(f"{name} is neither on PATH nor in /usr/sbin or /sbin")

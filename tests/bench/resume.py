@@ -11,7 +11,8 @@ from tests.bench.loads import GIB, Load
 from tests.bench.peers import Glide
 from tests.bench.processes import READY, Failed, Stage
 from tests.bench.proxy import Proxy
-from tests.bench.rounds import ROLES, markdown, tell
+from tests.bench.rounds import ROLES, tell
+from tests.bench.tables import markdown
 
 CUT = 0.4  # of the file, acknowledged
 MOST = 0.61  # of the file, in the second run
@@ -45,7 +46,8 @@ class Cuts:
 def cuts(load: Load, turns: int, folder: Path) -> Cuts:
     """Each role is killed once a round, with -9."""
     found = Cuts({role: [] for role in ROLES}, {})
-    glide = Glide(folder / "peer", None)
+    glide = Glide()
+    glide.prepare(folder / "peer", folder)
     for turn in range(1, turns + 1):
         for role in ROLES:
             try:
@@ -64,14 +66,11 @@ def cut(glide: Glide, victim: str, folder: Path, load: Load) -> Cut:
     size = load.source.stat().st_size
     stage = Stage(folder, load.source, load.limit + (CUT - BRAKE + 0.1) / SLOW)
     try:
-        relay, address = glide.serve(stage)
-        place, _, key = address.partition("#")
-        port = int(place.rpartition(":")[2])
+        relay, port, key = glide.serve(stage)
         with Proxy(port, int(BRAKE * size), SLOW * size) as proxy:
             first = proxy.count()
-            through = f"127.0.0.1:{proxy.port}#{key}"
-            bob = glide.receive(stage, address)
-            alice = glide.push(stage, through)
+            bob = glide.receive(stage, port, key)
+            alice = glide.push(stage, proxy.port, key)
 
             def acknowledged() -> int | None:
                 told = [event["bytes"] for event in glide.events(alice) if event["event"] == "progress"]
@@ -84,11 +83,11 @@ def cut(glide: Glide, victim: str, folder: Path, load: Load) -> Cut:
             proxy.release()
             match victim:
                 case "sender":
-                    alice = glide.push(stage, through)
+                    alice = glide.push(stage, proxy.port, key)
                 case "relay":
                     glide.serve(stage, port)
                 case "receiver":
-                    bob = glide.receive(stage, address)
+                    bob = glide.receive(stage, port, key)
             stage.exits(alice)
             stage.exits(bob, READY)
             load.check(stage.into)
