@@ -25,6 +25,7 @@ from tests.bench.processes import Missing, end_children
 from tests.bench.rounds import Course, tell
 from tests.bench.workloads import WORKLOADS, Outcome
 
+SHM = Path("/dev/shm")
 ROOT = Path(__file__).parent.parent.parent
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": MIB, "GIB": GIB}
 
@@ -82,6 +83,12 @@ def parser() -> argparse.ArgumentParser:
         help="for what comes out (build/bench)",
     )
     add("--page", type=Path, metavar="FILE", help="put the tables into this page, too, where its comments say")
+    add(
+        "--within",
+        type=Path,
+        metavar="DIR",
+        help="where the files are (default: /dev/shm)",
+    )
     add("--peers", type=Path, default=ROOT / ".venv-peers", metavar="DIR", help="for those that pip installs")
     return arguments
 
@@ -101,8 +108,7 @@ def main() -> int:
 
 def bench(options: argparse.Namespace) -> bool:
     """Whether glide did all that it was asked to."""
-    shm = Path("/dev/shm")
-    parent = shm if os.access(shm, os.W_OK) else Path(tempfile.gettempdir())
+    parent = options.within or (SHM if os.access(SHM, os.W_OK) else Path(tempfile.gettempdir()))
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     machine = f"{os.cpu_count()} CPUs, {system}, files in {parent}"
     print(machine, flush=True)

@@ -16,6 +16,7 @@ import trio
 
 from glide.relay.limits import Limits
 from glide.relay.pipe import Pipe
+from glide.relay.splicing import Budget
 
 
 async def bridge(here: tuple[str, int], there: tuple[str, int], limits: Limits) -> None:
@@ -24,10 +25,11 @@ async def bridge(here: tuple[str, int], there: tuple[str, int], limits: Limits) 
     async with listener:
         sender = await listener.accept()
     receiver = await trio.open_tcp_stream(*there)
-    pipe = Pipe(limits)
+    pipe = Pipe(limits, Budget(limits))
     async with sender, receiver, trio.open_nursery() as nursery:
         nursery.start_soon(pipe.sender.run, sender)
         nursery.start_soon(pipe.receiver.run, receiver)
+    pipe.close()
 
 
 if __name__ == "__main__":

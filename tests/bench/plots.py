@@ -8,6 +8,7 @@ from statistics import median
 from tests.bench.processes import Missing
 from tests.bench.rounds import ROLES, Results
 from tests.bench.tables import Shape, whole
+from tests.bench.tables import transfers as alone
 
 OURS, OTHERS = "#1f6feb", "#9aa4b2"
 SHADES = {"sender": "#1f6feb", "relay": "#e8912d", "receiver": "#3fa45b"}
@@ -35,8 +36,12 @@ def draw(title: str, results: Results, shape: Shape, path: Path) -> None:
     below = [middle - min(each) for middle, each in zip(middles, speeds, strict=True)]
     above = [max(each) - middle for middle, each in zip(middles, speeds, strict=True)]
     left.errorbar(middles, names, xerr=[below, above], fmt="none", ecolor="black", capsize=3, linewidth=1)
+    if shape.alone:
+        marks = [(peer.title, median(alone(floor)) / median(alone(runs))) for peer, runs in ran if alone(runs)]
+        left.plot([at for _, at in marks], [name for name, _ in marks], "D", color="black", markersize=4)
     left.axvline(1, color="black", linewidth=0.8, linestyle=":")
-    left.set_xlabel(f"speed, {floor_peer.name} being 1: median, least and most of the rounds", fontsize=8)
+    diamonds = "; diamonds: the transfers alone" if shape.alone else ""
+    left.set_xlabel(f"speed by round, {floor_peer.name} being 1{diamonds}", fontsize=8)
     left.invert_yaxis()
     starts = [0.0] * len(ran)
     for role in ROLES:

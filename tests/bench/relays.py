@@ -64,15 +64,21 @@ class Plain(Peer):
 
 
 class HAProxy(Plain):
-    """A plain relay, which splices in the kernel: the floor for anything with a relay."""
+    """A plain relay, which splices in the kernel: the floor for anything with a relay.
+
+    As fast as it can be made: with ``splice-auto`` it copies instead, which costs three times the CPU, and with
+    pipes of 64 KiB, its default, twice.
+    """
 
     name = "HAProxy"
     CONFIG = """\
 global
     maxconn 64
+    tune.pipesize 1048576
 defaults
     mode tcp
-    option splice-auto
+    option splice-request
+    option splice-response
     timeout connect 10s
     timeout client 10m
     timeout server 10m

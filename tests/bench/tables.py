@@ -70,7 +70,8 @@ def compared(values: list[float], floor: list[float], digits: int) -> list[str]:
     if not values or not floor:
         return [spread(values, digits), "-", "-"]
     rounds = [other / value for value, other in zip(values, floor, strict=True)]
-    return [spread(values, digits), f"{median(floor) / median(values):.2f}", spread(rounds, 2)]
+    places = 2 if median(rounds) >= 0.1 else 3
+    return [spread(values, digits), f"{median(floor) / median(values):.{places}f}", spread(rounds, places)]
 
 
 def times_as_much(values: list[float], floor: list[float]) -> str:
