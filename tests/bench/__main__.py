@@ -27,6 +27,8 @@ from tests.bench.workloads import WORKLOADS, Outcome
 
 SHM = Path("/dev/shm")
 ROOT = Path(__file__).parent.parent.parent
+OUT = ROOT / "build/bench"
+PEERS = ROOT / ".venv-peers"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": MIB, "GIB": GIB}
 
 
@@ -75,21 +77,10 @@ def parser() -> argparse.ArgumentParser:
     add("--rate", type=size, default="25MB", help="of the link, a second (default: 25MB, which is 200 Mbit/s)")
     change = "the bridge once more, with these of the relay's limits changed, as chunk=65536; may be repeated"
     add("--bridge", action="append", default=[], metavar="LIMIT=NUMBER,...", help=change)
-    add(
-        "--out",
-        type=Path,
-        default=ROOT / "build/bench",
-        metavar="DIR",
-        help="for what comes out (build/bench)",
-    )
+    add("--out", type=Path, default=OUT, metavar="DIR", help="for what comes out (default: build/bench)")
     add("--page", type=Path, metavar="FILE", help="put the tables into this page, too, where its comments say")
-    add(
-        "--within",
-        type=Path,
-        metavar="DIR",
-        help="where the files are (default: /dev/shm)",
-    )
-    add("--peers", type=Path, default=ROOT / ".venv-peers", metavar="DIR", help="for those that pip installs")
+    add("--within", type=Path, metavar="DIR", help="where the files are (default: /dev/shm)")
+    add("--peers", type=Path, default=PEERS, metavar="DIR", help="for those that pip installs (default: .venv-peers)")
     return arguments
 
 

@@ -20,7 +20,8 @@ class Shape:
     """
 
     floors: Sequence[type[Peer]]
-    alone: bool = False  # the transfers alone, too
+    whole: bool = True  # senders from their start to their exit
+    alone: bool = False  # the transfers alone
     relaying: bool = False  # the relay's CPU seconds without its start, and their ratio
     digits: int = 2
     elsewhere: Mapping[str, float] = field(default_factory=dict)
@@ -31,7 +32,8 @@ def table(results: Results, shape: Shape) -> str:
     found = results.of(shape.floors)
     floor = found[1] if found else []
     roles = " / ".join(ROLES)
-    times = [("whole sender, s", whole), ("transfer alone, s", transfers)][: 2 if shape.alone else 1]
+    times = [("whole sender, s", whole)] if shape.whole else []
+    times += [("transfer alone, s", transfers)] if shape.alone else []
     head = ["peer", *(text for name, _ in times for text in (name, "ratio", "by round"))]
     head += [f"CPU s, {roles}", *(["relaying, CPU s", "ratio"] if shape.relaying else []), f"peak MiB, {roles}"]
     rows = [head]

@@ -50,7 +50,7 @@ def file(options: argparse.Namespace, course: Course) -> list[Outcome]:
 def bridge(options: argparse.Namespace, course: Course) -> list[Outcome]:
     """The same without any cryptography: what relays cost that are handed bare bytes, over loopback and a veth pair."""
     load = one(course, options.size)
-    shape = Shape((HAProxy, Plain), alone=True, relaying=True)
+    shape = Shape((HAProxy, Plain), whole=False, alone=True, relaying=True)
 
     def through(place: Place) -> list[Peer]:
         bridges = [Bridge(place, tuple(each.split(","))) for each in [BLOCKS, *options.bridge]]
