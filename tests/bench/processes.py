@@ -58,8 +58,11 @@ class Child:
         return self.log.read_text("utf-8", "replace")
 
     def sample(self) -> None:
-        """Take down the peak of its memory so far, in bytes."""
-        self.resident = max(self.resident, sum(map(peak, family(self.popen.pid))))
+        """Take down the peak of its memory so far, in bytes.
+
+        A process that is about to become another has its parent's memory till then: it is counted once.
+        """
+        self.resident = max(self.resident, sum(map(peak, set(map(memory, family(self.popen.pid))))))
 
     def reap(self) -> None:
         """Take its exit code and usage; it must have ended, or be about to."""
@@ -202,13 +205,18 @@ def family(pid: int) -> Iterator[int]:
         pass  # it has ended meanwhile
 
 
-def peak(pid: int) -> int:
-    """The most memory that a process has had resident so far, in bytes; 0 if it has gone."""
+def memory(pid: int) -> str:
+    """What the kernel tells of a process's memory; nothing if it has gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
     except OSError:
-        return 0
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+        return ""
+    return "\n".join(re.findall(r"^Vm.*", status, re.MULTILINE))
+
+
+def peak(told: str) -> int:
+    """The most memory that has been resident so far, in bytes, of what :func:`memory` tells."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", told, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
 
 
