@@ -7,68 +7,61 @@ transfer ids are bytes here, text of peers is as it came: the renderer writes th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
+
+import msgspec
 
 # Several events have a field called `bytes`, which hides the type of that name inside the class.
 Raw: TypeAlias = bytes
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Base of all events; ``event`` is its name in JSON."""
 
     event: ClassVar[str]
 
 
-@dataclass(frozen=True)
-class Listening(Event):
+class Listening(Event, frozen=True):
     event = "listening"
     host: str
     port: int
     key: Raw
 
 
-@dataclass(frozen=True)
-class Connected(Event):
+class Connected(Event, frozen=True):
     event = "connected"
     name: str
     peer: str
 
 
-@dataclass(frozen=True)
-class Disconnected(Event):
+class Disconnected(Event, frozen=True):
     event = "disconnected"
     name: str
     peer: str
 
 
-@dataclass(frozen=True)
-class Notice(Event):
+class Notice(Event, frozen=True):
     """A line for people, with nothing in it for scripts but the text."""
 
     event = "notice"
     message: str
 
 
-@dataclass(frozen=True)
-class Detail(Event):
+class Detail(Event, frozen=True):
     """A step on the way, for those who asked for more."""
 
     event = "detail"
     message: str
 
 
-@dataclass(frozen=True)
-class Registered(Event):
+class Registered(Event, frozen=True):
     event = "registered"
     name: str
     key: Raw
     greeting: str = ""
 
 
-@dataclass(frozen=True)
-class OfferArrived(Event):
+class OfferArrived(Event, frozen=True):
     """``trust`` is the pin's state: new, seen, known or verified. ``items`` are files; ``bytes`` None if nobody knows.
 
     ``names`` are the first top-level names, a folder's with a slash; ``paths`` yields all there is. ``asked`` says that
@@ -89,8 +82,7 @@ class OfferArrived(Event):
     asked: bool = False
 
 
-@dataclass(frozen=True)
-class Ringing(Event):
+class Ringing(Event, frozen=True):
     event = "ringing"
     transfer: Raw
     to: str
@@ -99,8 +91,7 @@ class Ringing(Event):
     aliases: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class WaitingFor(Event):
+class WaitingFor(Event, frozen=True):
     """They are not there yet: it rings when they are."""
 
     event = "waiting"
@@ -108,22 +99,19 @@ class WaitingFor(Event):
     to: str
 
 
-@dataclass(frozen=True)
-class Accepted(Event):
+class Accepted(Event, frozen=True):
     event = "accepted"
     transfer: Raw
     to: str
 
 
-@dataclass(frozen=True)
-class DeclinedEvent(Event):
+class DeclinedEvent(Event, frozen=True):
     event = "declined"
     to: str
     reason: str
 
 
-@dataclass(frozen=True)
-class OfferDeclined(Event):
+class OfferDeclined(Event, frozen=True):
     """At the receiver: an offer was refused, and why."""
 
     event = "refused"
@@ -131,8 +119,7 @@ class OfferDeclined(Event):
     reason: str
 
 
-@dataclass(frozen=True)
-class Progress(Event):
+class Progress(Event, frozen=True):
     """``bytes`` are acknowledged as written at the receiver; ``total`` is None if nobody knows it yet."""
 
     event = "progress"
@@ -141,8 +128,7 @@ class Progress(Event):
     total: int | None
 
 
-@dataclass(frozen=True)
-class StalledEvent(Event):
+class StalledEvent(Event, frozen=True):
     """Nothing moves: ``who`` is waited for (sender, receiver, relay or network), ``message`` says it for people."""
 
     event = "stalled"
@@ -152,8 +138,7 @@ class StalledEvent(Event):
     message: str
 
 
-@dataclass(frozen=True)
-class Resumed(Event):
+class Resumed(Event, frozen=True):
     """A transfer goes on where it was: ``bytes`` were kept and need not be sent again."""
 
     event = "resumed"
@@ -161,8 +146,7 @@ class Resumed(Event):
     bytes: int
 
 
-@dataclass(frozen=True)
-class Saved(Event):
+class Saved(Event, frozen=True):
     """A file stands there. ``inside`` a folder that was sent, or not."""
 
     event = "saved"
@@ -173,8 +157,7 @@ class Saved(Event):
     inside: bool = False
 
 
-@dataclass(frozen=True)
-class SavedFolder(Event):
+class SavedFolder(Event, frozen=True):
     """A folder that was sent stands there, with all that was in it."""
 
     event = "folder"
@@ -182,8 +165,7 @@ class SavedFolder(Event):
     path: str
 
 
-@dataclass(frozen=True)
-class Delivered(Event):
+class Delivered(Event, frozen=True):
     event = "delivered"
     transfer: Raw
     to: str
@@ -192,8 +174,7 @@ class Delivered(Event):
     digest: Raw
 
 
-@dataclass(frozen=True)
-class Received(Event):
+class Received(Event, frozen=True):
     event = "received"
     transfer: Raw
     sender: str
@@ -201,8 +182,7 @@ class Received(Event):
     bytes: int
 
 
-@dataclass(frozen=True)
-class Partial(Event):
+class Partial(Event, frozen=True):
     """What is kept of an interrupted transfer, in the folder ``path``; ``age`` in seconds since something was added."""
 
     event = "partial"
@@ -216,8 +196,7 @@ class Partial(Event):
     age: int
 
 
-@dataclass(frozen=True)
-class Failed(Event):
+class Failed(Event, frozen=True):
     """At a receiver that goes on: one transfer came to nothing."""
 
     event = "failed"
@@ -227,8 +206,7 @@ class Failed(Event):
     message: str
 
 
-@dataclass(frozen=True)
-class Undelivered(Event):
+class Undelivered(Event, frozen=True):
     """One of several people did not get all of it: ``status`` is the name of the error."""
 
     event = "undelivered"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -10,6 +9,7 @@ import typing
 import unicodedata
 from typing import Any
 
+import msgspec
 import pytest
 
 from glide import events
@@ -45,7 +45,7 @@ def filled(kind: type[events.Event], text: str, name: str = "bob") -> events.Eve
     """An event whose every text is ``text``, and every name in it ``name``."""
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
+    for field in msgspec.structs.fields(kind):
         shown = name if field.name in NAMES else text
         if field.name == "trust":
             values[field.name] = "seen"  # our own word
@@ -297,7 +297,7 @@ def test_json_progress_comes_now_and_then_but_always_at_the_end(
 
 
 def offer(**changes: Any) -> events.OfferArrived:
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         events.OfferArrived(
             TRANSFER, "alice", KEY, 2, 3 * 2**20, "as promised", "seen", ("a.txt", "b.pdf"), tuple, ("zoe", "yan")
         ),

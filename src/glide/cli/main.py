@@ -1,4 +1,4 @@
-"""The program: ``glide VERB``. Verbs import what they need when they run, so that starting costs little."""
+"""The program: ``glide VERB``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import sys
 from typing import Any, NoReturn
 
 import typer
+import typer.main
 from typer.core import TyperGroup
 
 from glide import __version__
-from glide.cli import doctor, id, known, options, pair, partials, push, receive, serve, shell, use, verify, who
-from glide.cli.render import Renderer
-from glide.errors import Exit
+from glide.cli.verbs import Verbs, unchecked
 
 
-class _Verbs(TyperGroup):
-    """The verbs; one that is called otherwise elsewhere is suggested by what was meant, not by its spelling alone."""
+class _Glide(TyperGroup):
+    """All verbs; one that is called otherwise elsewhere is suggested by what was meant, not by its spelling alone."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        verbs: Any = Verbs()
+        self.commands = verbs
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.commands and not ctx.resilient_parsing:  # which is completing
@@ -27,7 +31,7 @@ class _Verbs(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Verbs,
+    cls=_Glide,
     name="glide",
     help="Send files to a person, by name, through a relay that you run and need not trust.",
     invoke_without_command=True,
@@ -48,35 +52,25 @@ def _glide(
     version: bool = typer.Option(False, "--version", help="Show the version.", callback=_version, is_eager=True),
 ) -> None:
     if context.invoked_subcommand is None:
+        from glide.cli import options
         from glide.cli.next import steps
 
         with options.verb() as (chosen, renderer):
             renderer.out(steps(chosen))
 
 
-app.command("serve")(serve.serve)
-app.command("use")(use.use)
-app.command("receive")(receive.receive)
-app.command("push")(push.push)
-app.command("who")(who.who)
-app.command("list", help="The same as who.")(who.who)
-app.command("shell")(shell.shell)
-app.command("id")(id.id)
-app.add_typer(known.app, name="known")
-app.command("verify")(verify.verify)
-app.command("pair")(pair.pair)
-app.add_typer(partials.app, name="partials")
-app.command("doctor")(doctor.doctor)
-
-
 def run() -> NoReturn:
     """Run the verb on the command line; exits with its code."""
     try:
         # The name under which completion is installed, however it was started.
-        app(prog_name="glide", standalone_mode=True)
+        unchecked(typer.main.get_command(app))(prog_name="glide", standalone_mode=True)
     except SystemExit as ended:
-        # The parser ends wrong usage by itself, before there is a verb that could say so in JSON.
-        if ended.code == Exit.USAGE and "--json" in sys.argv and not Renderer.said_result:
-            Renderer(json=True).result("usage", Exit.USAGE, "Wrong usage; see stderr.")
+        if ended.code and "--json" in sys.argv:
+            from glide.cli.render import Renderer
+            from glide.errors import Exit
+
+            # The parser ends wrong usage by itself, before there is a verb that could say so in JSON.
+            if ended.code == Exit.USAGE and not Renderer.said_result:
+                Renderer(json=True).result("usage", Exit.USAGE, "Wrong usage; see stderr.")
         raise
     sys.exit(0)

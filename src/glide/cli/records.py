@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from typing import Any
 
 from glide import events
@@ -17,9 +16,9 @@ _HUMAN_ONLY = {"trust", "paths", "aliases", "asked", "greeting", "inside"}
 def record(event: events.Event) -> dict[str, Any]:
     """What is told of an event in JSON."""
     told = {
-        _JSON_NAMES.get(field.name, field.name): _plain(field.name, getattr(event, field.name))
-        for field in fields(event)
-        if field.name not in _HUMAN_ONLY
+        _JSON_NAMES.get(name, name): _plain(name, getattr(event, name))
+        for name in event.__struct_fields__
+        if name not in _HUMAN_ONLY
     }
     return dated(event.event, told)
 

@@ -6,27 +6,28 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from glide import events
-from glide.client import meeting, profile, receive
-from glide.client import push as pushing
-from glide.client import who as asking
-from glide.client.arriving import Wishes
-from glide.client.consent import Answer, Ask, Consent
-from glide.client.offers import Offer
-from glide.client.pairing import Paired
-from glide.client.push import Parcel, Receipt
+from glide.client import profile
 from glide.client.session import Session
-from glide.client.who import Somebody
 from glide.errors import GlideError, UsageError, one_error
 from glide.protocol.messages import Role
 from glide.protocol.names import parse
 from glide.settings import SETTINGS, Home, Settings, setting
-from glide.transfer.gathering import gather, gather_pipe
-from glide.transfer.landing import Conflict
+
+# What it takes to send, to receive or to pair is loaded by whoever does it: no command does all of it.
+if TYPE_CHECKING:
+    from glide.client.arriving import Wishes
+    from glide.client.consent import Answer, Ask
+    from glide.client.meeting import Ask as AskCode
+    from glide.client.meeting import Show
+    from glide.client.offers import Offer
+    from glide.client.pairing import Paired
+    from glide.client.push import Receipt
+    from glide.client.who import Somebody
 
 # Standard input, in place of a path.
 PIPE = "-"
@@ -36,8 +37,6 @@ LONGEST_MESSAGE = 400
 _OF_THE_COMMAND_LINE = frozenset(
     {"json", "quiet", "verbose", "host", "port", "greeting", "grace", "receipt", "on-offer", "on-received", "on-failed"}
 )
-# Offers that wait to be looked at by the program.
-_MOST_WAITING = receive.MOST_AT_ONCE
 
 
 def _ignore(event: events.Event) -> None:
@@ -94,6 +93,8 @@ async def connect(
             )
             client = Client(session, settings, nursery, report)
             if role == Role.RECEIVE:
+                from glide.client import receive
+
                 # What is wrong with the settings is told before anybody is rung.
                 await trio.to_thread.run_sync(receive.check, client._wishes(None))
             if at_once:
@@ -155,6 +156,9 @@ class Client:
         :mod:`glide.errors`; :class:`Partly` has the receipt for what was confirmed. Cancelled, they are told, and keep
         what has arrived; the same push goes on there.
         """
+        from glide.client.push import Parcel, push
+        from glide.transfer.gathering import gather, gather_pipe
+
         chosen = self._chosen
         person, names = parse(to), [str(path) for path in _listed(paths)]
         message = chosen["message"] if message is None else message
@@ -177,7 +181,7 @@ class Client:
             )
         )
         parcel = Parcel(person, find, message, wait, strict)
-        return await pushing.push(self._session, parcel, self._terms, report or self._report)
+        return await push(self._session, parcel, self._terms, report or self._report)
 
     def offers(self) -> AsyncIterator[Offer]:
         """What others offer, while this is iterated and afterwards, until the connection ends for good.
@@ -195,16 +199,22 @@ class Client:
 
         With ``once`` set, until the first transfer that was accepted has ended. Raises why it ended otherwise.
         """
+        from glide.client.receive import receive
+
         if self._receives:
             raise UsageError("This client receives already: there is one who decides about offers.")
         self._receives = True
         try:
-            await receive.receive(self._session, self._wishes(ask), self._terms, self._report)
+            await receive(self._session, self._wishes(ask), self._terms, self._report)
         finally:
             self._receives = False
 
     def _wishes(self, ask: Ask | None) -> Wishes:
         """What the settings say of how to receive. Raises :class:`UsageError`."""
+        from glide.client.arriving import Wishes
+        from glide.client.consent import Consent
+        from glide.transfer.landing import Conflict
+
         chosen = self._chosen
         consent = Consent(
             chosen.policy(),
@@ -225,16 +235,20 @@ class Client:
 
     async def who(self) -> list[Somebody]:
         """Who is connected, in order of names, but for those who do not want to be listed."""
-        return await asking.who(await self._session.link(Role.ASK), self.known)
+        from glide.client.who import who
 
-    async def pair(self, name: str, *, show: meeting.Show, ask: meeting.Ask) -> Paired:
+        return await who(await self._session.link(Role.ASK), self.known)
+
+    async def pair(self, name: str, *, show: Show, ask: AskCode) -> Paired:
         """Pin each other's keys as verified with a short code, while the other person does the same.
 
         ``show(code)`` is called if we are first: the code is to be told to them, not through the relay. Otherwise
         ``await ask()`` gives the code that they see. Raises :class:`IntegrityError` for a wrong one, which is used up
         by that, :class:`KeyChanged` if another key is pinned, and others. Cancelled, nothing is pinned.
         """
-        return await meeting.pair(self._session, parse(name), show, ask, self._terms.ask_timeout)
+        from glide.client.meeting import pair
+
+        return await pair(self._session, parse(name), show, ask, self._terms.ask_timeout)
 
 
 def _listed(what: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
@@ -246,8 +260,11 @@ class _Offers:
     """The iterator: receiving begins with the first step, and goes on in the client's nursery."""
 
     def __init__(self, client: Client) -> None:
+        from glide.client.offers import Offer
+        from glide.client.receive import MOST_AT_ONCE
+
         self._client = client
-        self._channel_in, self._channel = trio.open_memory_channel[Offer](_MOST_WAITING)
+        self._channel_in, self._channel = trio.open_memory_channel[Offer](MOST_AT_ONCE)
         self._begun = False
         self.error: GlideError | None = None
 
@@ -274,6 +291,8 @@ class _Offers:
                 self.error = error
 
     async def _ask(self, arrived: events.OfferArrived) -> Answer | None:
+        from glide.client.offers import Offer
+
         offer = Offer(arrived)
         try:
             await self._channel_in.send(offer)
