@@ -8,14 +8,13 @@ Two things in the file are tables: ``[policy.…]``, who may send what, and ``[g
 
 from __future__ import annotations
 
-import getpass
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from glide import files
 from glide.errors import FileError, UsageError
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from glide.people.policy import Policy
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """How a setting is read from text, and what it is if nobody set it; ``between`` stands between ``many``."""
 
     parse: Callable[[str], Any]
@@ -125,8 +123,7 @@ def variable(name: str) -> str:
     return "GLIDE_" + name.upper().replace("-", "_")
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(msgspec.Struct, frozen=True):
     """Where this person's files are: all under ``GLIDE_HOME``, or in the platform's own places."""
 
     config: Path
@@ -292,12 +289,15 @@ def _groups(table: object) -> dict[str, tuple[str, ...]]:
 def _load(path: Path) -> dict[str, Any]:
     """The settings in ``path``; none if there is no such file."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        import tomllib
+
+        found = tomllib.loads(text)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:  # no UTF-8, or no TOML
         raise UsageError(f"{path} is not TOML: {error}.", next="Mend it, or move it away.") from None
     known = (*SETTINGS, "groups")
     for key in found:
@@ -312,6 +312,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 def login() -> str:
     """The login name, or an empty string where there is none."""
+    import getpass
+
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):

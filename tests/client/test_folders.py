@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import blake3
 import pytest
 import trio
+from msgspec.structs import replace
 
 from glide import events
 from glide.crypto.identity import Identity

@@ -7,7 +7,6 @@ import logging
 import os
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import blake3
 import pytest
 import trio
+from msgspec.structs import replace
 
 from glide import events
 from glide.client import dialling

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +58,8 @@ def push_mistake(name: str, paths: Sequence[str]) -> str | None:
     found = [name, *others]
     if any(path.startswith("-") and path != "-" for path in found):
         words.append("--")
+    import shlex
+
     meant = shlex.join([*words, *found])
     return printable(meant if len(meant) <= _LONGEST else f"{shlex.join([*words, name])} ...", _LONGEST)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,8 @@ def write(path: Path | None, receipt: Receipt | list[Receipt]) -> None:
     """Write one, or a list of them, as JSON; nothing without a path. Raises :class:`FileError`. Blocks."""
     if path is None:
         return
+    import json
+
     record = [_record(each) for each in receipt] if isinstance(receipt, list) else _record(receipt)
     content = (json.dumps(record, indent=2) + "\n").encode()
     try:

@@ -6,7 +6,6 @@ JSON is written in plain ASCII, so that no control or bidirectional character re
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -95,6 +94,8 @@ class Renderer:
         self._line(dated(event, fields))
 
     def _line(self, record: dict[str, Any]) -> None:
+        import json
+
         self.out(json.dumps(record, ensure_ascii=True))
 
     def out(self, text: str) -> None:

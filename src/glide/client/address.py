@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from glide.crypto.identity import parse_key
 from glide.errors import UsageError
@@ -15,8 +16,7 @@ DEFAULT_PORT = 8080
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """Where a relay is, and which key it must have, if that was said."""
 
     host: str

@@ -67,7 +67,7 @@ class Check:
         return cls(name, " ".join(part for part in (error.what, error.next) if part), error)
 
 
-class _Unset(Home):
+class _Unset(Home, frozen=True):
     """The same places, with nothing set in a file."""
 
     @property

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from glide.client.me import Me
@@ -20,8 +20,7 @@ from glide.protocol.preface import Purpose
 FEATURES = Capabilities()
 
 
-@dataclass(frozen=True)
-class Binding:
+class Binding(msgspec.Struct, frozen=True):
     """What a transfer, or a pairing, is bound to (C2): two clients that do not mean exactly this cannot shake hands."""
 
     transfer: bytes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from glide.crypto.identity import Identity
 from glide.people.known import Known
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     from glide.net.deadlines import Deadlines
 
 
-@dataclass(frozen=True)
-class Me:
+class Me(msgspec.Struct, frozen=True):
     """Who I am, whom I know, and how patient I am."""
 
     identity: Identity

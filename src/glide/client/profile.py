@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from glide.client.address import Address
 from glide.client.me import Me
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from glide.transfer.terms import Terms
 
 
-@dataclass(frozen=True)
-class Name:
+class Name(msgspec.Struct, frozen=True):
     """``by_default`` says that nobody chose it."""
 
     text: str

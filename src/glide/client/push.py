@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from glide import events
@@ -24,8 +25,7 @@ from glide.transfer.gathering import Gathered
 from glide.transfer.terms import Outcome, Terms
 
 
-@dataclass(frozen=True)
-class Parcel:
+class Parcel(msgspec.Struct, frozen=True):
     """What goes to whom. ``gather`` finds it, again for each attempt: it blocks, and gets where to put warnings.
 
     ``wait`` seconds for them to come, if they take no files now; ``strict``: only if their key is verified.

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from glide.errors import GlideError
 
 
-@dataclass(frozen=True)
-class Deadlines:
+class Deadlines(msgspec.Struct, frozen=True):
     """In seconds. The defaults suit people and the internet; tests run with shorter ones."""
 
     handshake: float = 10.0  # for each step of a connection's beginning: a round trip around the world takes 0.4

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 from glide.errors import ProtocolError
 
@@ -110,16 +111,14 @@ LIMITS: dict[Kind, int] = {
 UNKNOWN_LIMIT = SMALL
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """A whole frame of any type but DATA."""
 
     kind: int
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(msgspec.Struct, frozen=True):
     """Some bytes of a DATA frame, in order: a view into the record they came in."""
 
     view: memoryview

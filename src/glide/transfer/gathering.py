@@ -12,8 +12,9 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from glide.errors import FileError, UsageError
 from glide.protocol.endtoend import LONGEST_PATH, Item, ItemKind
@@ -32,8 +33,7 @@ _NO_ITEM = "a device, pipe or socket"
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
-@dataclass(frozen=True)
-class Gathered:
+class Gathered(msgspec.Struct, frozen=True):
     """What is to be sent. ``skipped`` counts what was named or found and cannot be sent; not what nobody would send."""
 
     manifest: Manifest
@@ -166,8 +166,7 @@ def _check_path(name: str, path: str) -> None:
 # --- what is in a folder ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
+class _Level(msgspec.Struct, frozen=True):
     """A folder that the walk is in."""
 
     path: str  # with a slash behind it

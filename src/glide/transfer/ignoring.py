@@ -10,7 +10,8 @@ import codecs
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from glide.errors import UsageError
 from glide.text import printable
@@ -25,8 +26,7 @@ _EVERYTHING = re.compile(r"\*+|/?(?:\*\*/)*\*\*|/?(?:\*\*/)+\*+")
 _ODD = re.compile(r"(?<!\\)\[[!^]?\]?[^\]]*?(?:\[|\\|--|&&|\|\||~~)")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """One pattern. It is asked about each item on the way down, and so never about what is in an excluded folder."""
 
     matches: Callable[[str], object]

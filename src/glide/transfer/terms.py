@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from glide import events
@@ -25,8 +26,7 @@ _ABORTS = (FileError, IntegrityError, ProtocolError, Stalled)
 _GETTING_ON = 1.0
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What the user set for a transfer. Seconds; 0 means no deadline."""
 
     idle: float = 60.0
@@ -35,16 +35,14 @@ class Terms:
     stalled: float = 5.0  # after so long without movement a person is told what is waited for
 
 
-@dataclass
-class Hint:
+class Hint(msgspec.Struct):
     """What the relay said last: whom it waits for, and when it said anything at all (trio's clock)."""
 
     side: str = ""
     heard: Callable[[], float] = lambda: float("-inf")
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What the receiver has confirmed: files, their bytes, and the digest over all as ``manifest.whole`` says.
 
     ``missing`` are files of the offer that do not stand there, and ``problems`` what is known of why.
@@ -65,8 +63,7 @@ def aborted(abort: Abort, who: str, means: str) -> Stopped | FileError | Integri
     return error
 
 
-@dataclass(frozen=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True):
     """What a transfer waits for: ``who`` is ``sender``, ``receiver``, ``relay`` or ``network``; ``text`` for people."""
 
     who: str
