@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glide.cli import options
-from glide.cli.render import Renderer
 
 if TYPE_CHECKING:
+    from glide.cli.render import Renderer
     from glide.client.doctor import Check
 
 
@@ -21,6 +21,7 @@ def doctor(
 
     Looks only, and changes nothing. The exit code is that of the first check that failed.
     """
+    from glide.cli.render import Renderer
     from glide.cli.run import ending, run
     from glide.client import doctor as checks
     from glide.errors import GlideError

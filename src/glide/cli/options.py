@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from glide.cli import completing
-from glide.cli.render import Renderer
 from glide.settings import Home, Settings, setting, variable
+
+if TYPE_CHECKING:
+    from glide.cli.render import Renderer
 
 
 def _env(name: str) -> str:
@@ -96,6 +98,7 @@ def verb(**flags: Any) -> Iterator[tuple[Settings, Renderer]]:
 
     ``flags`` are those of the command line, with underscores for dashes, and ``as_`` and ``from_`` for the words.
     """
+    from glide.cli.render import Renderer
     from glide.cli.run import ending
 
     renderer = Renderer(json=bool(flags.get("json")), quiet=bool(flags.get("quiet")))

@@ -6,8 +6,6 @@ import os
 import time
 from pathlib import Path
 
-import trio
-
 from glide import events
 from glide.errors import FileError
 from glide.transfer.destination import Destination
@@ -55,6 +53,8 @@ def clear(journals: Path, report: events.Report, *, older_than: float = 0.0, lan
 
 async def sweep(journals: Path, keep: float, report: events.Report) -> None:
     """Now and then, remove what has been kept for ``keep`` seconds; until cancelled."""
+    import trio
+
     while True:
         try:
             await trio.to_thread.run_sync(lambda: clear(journals, lambda _: None, older_than=keep))
