@@ -120,27 +120,41 @@ def test_a_meeting_is_noted_and_the_first_one_kept(book: Known, monkeypatch: pyt
     monkeypatch.setattr(time, "time", lambda: clock[0])
     book.remember(HERE, "bob", BOB, Trust.SEEN)
     clock[0] = 2000.5
-    book.remember(HERE, "bob", BOB, Trust.SEEN)
+    book.transferred(HERE, "bob")
     pin = book.find(HERE, "bob")
     assert pin is not None
     assert (pin.since, pin.met) == (1000, 2000)
 
 
+def test_who_is_pinned_so_already_is_not_written_again(book: Known, tmp_path: Path) -> None:
+    book.remember(HERE, "bob", BOB, Trust.KNOWN)
+    (path,) = tmp_path.rglob("known.json")
+    written = tmp_path / "written"
+    written.hardlink_to(path)
+    for trust in (Trust.SEEN, Trust.KNOWN):
+        book.remember(HERE, "bob", BOB, trust)
+    assert path.samefile(written)
+    with pytest.raises(KeyChanged):
+        book.remember(HERE, "bob", EVE, Trust.SEEN)
+    book.remember(HERE, "bob", BOB, Trust.VERIFIED)
+    assert not path.samefile(written)
+
+
 def test_C1_when_the_keys_were_compared_is_noted(book: Known, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(time, "time", lambda: clock[0])
-    for now, trust, verified in (
-        (1000, Trust.KNOWN, 0),
-        (2000, Trust.VERIFIED, 2000),
-        (3000, Trust.SEEN, 2000),
-        (4000, Trust.KNOWN, 2000),
-        (5000, Trust.VERIFIED, 5000),
+    for now, trust, verified, met in (
+        (1000, Trust.KNOWN, 0, 1000),
+        (2000, Trust.VERIFIED, 2000, 2000),
+        (3000, Trust.SEEN, 2000, 2000),
+        (4000, Trust.KNOWN, 2000, 2000),
+        (5000, Trust.VERIFIED, 5000, 5000),
     ):
         clock[0] = now
         book.remember(HERE, "bob", BOB, trust)
         pin = book.find(HERE, "bob")
         assert pin is not None
-        assert (pin.verified, pin.since, pin.met) == (verified, 1000, now)
+        assert (pin.verified, pin.since, pin.met) == (verified, 1000, met)
 
 
 def test_C1_to_compare_keys_never_replaces_a_pin(book: Known) -> None:
@@ -166,7 +180,7 @@ def test_a_transfer_is_noted_with_its_time_and_changes_nothing_else(
     assert [(pin.relay, pin.name) for pin in book.people() if pin.last] == [(HERE, "bob")]
     pin = book.find(HERE, "bob")
     assert pin is not None
-    assert (pin.last, pin.met, pin.since, pin.verified, pin.trust) == (2000, 1000, 1000, 1000, Trust.VERIFIED)
+    assert (pin.last, pin.met, pin.since, pin.verified, pin.trust) == (2000, 2000, 1000, 1000, Trust.VERIFIED)
     book.remember(HERE, "bob", BOB, Trust.SEEN)
     assert [pin.last for pin in book.people() if (pin.relay, pin.name) == (HERE, "bob")] == [2000]
 

@@ -119,12 +119,15 @@ class Known:
     def remember(self, relay: bytes, name: str, key: bytes, trust: Trust) -> None:
         """Pin, or raise the trust of a pin; never lower it. Raises :class:`KeyChanged` as :meth:`check`.
 
-        With VERIFIED it is noted that the keys were compared just now.
+        With VERIFIED it is noted that the keys were compared just now. Where there is nothing to raise nothing is
+        written: who sends or takes something waits for the disk, and :meth:`transferred` notes when.
         """
         now = int(time.time())
         with self._changing() as book:
             self.check(relay, name, key)
             old = next((pin for pin in book.people if (pin.relay, pin.name) == (relay, name)), None)
+            if old is not None and trust is not Trust.VERIFIED and trust.rank <= old.trust.rank:
+                return
             before = old or Pin(relay, name, key, trust, now, now)
             verified = now if trust is Trust.VERIFIED else before.verified
             trust = max(before.trust, trust, key=lambda each: each.rank)
@@ -139,7 +142,8 @@ class Known:
         with self._changing() as book:
             old = next((pin for pin in book.people if (pin.relay, pin.name) == (relay, name)), None)
             if old is not None:
-                fresh = msgspec.structs.replace(old, last=int(time.time()))
+                now = int(time.time())
+                fresh = msgspec.structs.replace(old, last=now, met=now)
                 people = tuple(fresh if pin is old else pin for pin in book.people)
                 self._write(msgspec.structs.replace(book, people=people))
 
