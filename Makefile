@@ -62,7 +62,8 @@ clean: ## remove the environments and everything generated
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is made anew when the pinned versions change, so that nothing stays behind in it which
-# a fresh clone would lack. When only pyproject.toml changes, pip brings it up to date in place. The
+# a fresh clone would lack. When only pyproject.toml changes, pip brings it up to date in place. Our own modules
+# are compiled as pip compiles those that it installs: with PYTHONDONTWRITEBYTECODE set, each start would do it. The
 # files `made` and `installed` are written last: an installation that was broken off is done again.
 
 $(VENV)/installed: EXTRA := dev
@@ -72,6 +73,7 @@ $(BENCH)/installed: EXTRA := bench
 $(VENV)/installed $(TYPES)/installed $(BENCH)/installed: %/installed: %/made pyproject.toml
 	@echo "installing glide and its '$(EXTRA)' tools into $* (up to a minute)"
 	@$(PIP) $*/bin/python -m pip install --quiet --quiet --editable '.[$(EXTRA)]'
+	@$*/bin/python -m compileall -q src
 	@touch $@
 
 $(VENV)/made $(TYPES)/made $(BENCH)/made: %/made: constraints.txt
