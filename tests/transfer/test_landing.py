@@ -387,6 +387,7 @@ RACER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from glide.events import SavedFolder
 from tests.transfer.arriving import Receiving, arrival
 top, who, count = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 print("ready", flush=True)
@@ -398,7 +399,7 @@ for number in range(count):
         assert receiving.finish().items == 2
         receiving.storage.known()
         for saved in receiving.storage.saved():
-            path = Path(saved.path) if saved.bytes is not None else Path(saved.path) / "file"
+            path = Path(saved.path) / "file" if isinstance(saved, SavedFolder) else Path(saved.path)
             assert path.read_bytes() == content, path
 print("done")
 """

@@ -46,7 +46,7 @@ class ItemKind(IntEnum):
     STREAM = 3  # a file whose size shows when it ends; the only item of its transfer
 
 
-class Item(Struct, frozen=True, array_like=True, omit_defaults=True):
+class Item(Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """One file or folder. ``path`` has ``/`` between its components and is not to be trusted (``manifest.check``)."""
 
     path: Annotated[str, Meta(max_length=LONGEST_PATH)]

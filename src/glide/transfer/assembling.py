@@ -23,6 +23,8 @@ from glide.transfer.manifest import Manifest, Piece
 from glide.transfer.staging import Stage
 from glide.transfer.stock import State, Stock
 
+_FAILED = State.FAILED
+
 
 class Assembly:
     """Takes the bytes of ranges in their order, hashes the files that come whole, and keeps the books.
@@ -56,21 +58,23 @@ class Assembly:
             while at < len(view):
                 piece = self._current()
                 part = view[at : at + piece.length - self._done]
-                if self._hasher is not None:
-                    self._hasher.update(part)
-                self._write(piece, part)
-                at += len(part)
-                self._done += len(part)
-                self.stored += len(part)
-                stored.append((piece.number, len(part)))
-                if self._done == piece.length:
-                    self._end(piece)
+                count = len(part)
+                if count == piece.item.size:
+                    self._put(piece, part)
+                else:
+                    self._add(piece, part)
+                at += count
+                self.stored += count
+                stored.append((piece.number, count))
         self._flush()
         return stored
 
     def end_of_stream(self) -> None:
         """What nobody knew the size of has ended."""
-        self._end(self._current())
+        piece = self._current()
+        if not self._done:
+            self._begin(piece)
+        self._end(piece)
         self.wanted = self.stored
 
     def _current(self) -> Piece:
@@ -80,10 +84,27 @@ class Assembly:
                 self._pieces = self._manifest.pieces(*self._ranges.popleft())
                 self._piece = next(self._pieces, None)
             self._done = 0
-            whole = self._piece.item.kind is ItemKind.STREAM or self._piece.length == self._piece.item.size
-            self._hasher = blake3.blake3() if whole else None
-            self._open(self._piece)
         return self._piece
+
+    def _put(self, piece: Piece, content: memoryview) -> None:
+        """A whole file at once, as nearly all small ones come."""
+        self._add(piece, content)
+
+    def _add(self, piece: Piece, part: memoryview) -> None:
+        """The next bytes of a piece."""
+        if not self._done:
+            self._begin(piece)
+        if self._hasher is not None:
+            self._hasher.update(part)
+        self._write(piece, part)
+        self._done += len(part)
+        if self._done == piece.length:
+            self._end(piece)
+
+    def _begin(self, piece: Piece) -> None:
+        whole = piece.item.kind is ItemKind.STREAM or piece.length == piece.item.size
+        self._hasher = blake3.blake3() if whole else None
+        self._open(piece)
 
     def _end(self, piece: Piece) -> None:
         self._close(piece)
@@ -137,21 +158,22 @@ class StagedAssembly(Assembly):
         """Make the folders and the empty files; ``again`` if some may be there."""
         self._again = again
         failed = ""
+        folder, stream, states = ItemKind.FOLDER, ItemKind.STREAM, self.stock.states  # see ``manifest``
         for number, item in enumerate(self._manifest):
-            if self.stock.states[number] == State.FAILED:
+            if (item.size and not failed) or states[number] == State.FAILED:
                 continue
             top = self._manifest.top_of(number)
             try:
                 if failed and item.path.startswith(failed):
                     raise FileExistsError(errno.EEXIST, "the folder that it is in cannot be made there")
-                if item.kind is ItemKind.FOLDER:
+                if item.kind is folder:
                     self._stage.make(top, item.path, again=again)
-                elif not item.size and item.kind is not ItemKind.STREAM and not self.stock.states[number]:
+                elif not item.size and item.kind is not stream and not states[number]:
                     self._stage.complete(self._create(top, item.path), item, sync=self._sync)
                     self._whole(number)
             except OSError as error:
                 self._fail(number, error)
-                failed = f"{item.path}/" if item.kind is ItemKind.FOLDER else failed
+                failed = f"{item.path}/" if item.kind is folder else failed
 
     def _whole(self, number: int) -> None:
         self.stock.whole(number, blake3.blake3().digest())
@@ -174,6 +196,28 @@ class StagedAssembly(Assembly):
         collides = error.errno == errno.EEXIST
         self.stock.fail(number, "its name is another's on that disk" if collides else str(error.strerror))
         self._failed.add(number)
+
+    def _put(self, piece: Piece, content: memoryview) -> None:
+        number, item = piece.number, piece.item
+        if number in self.stock.begun or self.stock.states[number] == _FAILED:
+            super()._put(piece, content)
+            return
+        self._at = 0
+        try:
+            self._file = self._create(self._manifest.top_of(number), item.path)
+        except OSError as error:
+            self._fail(number, error)
+            self._piece = None
+            return
+        try:
+            write_at(self._file, [content], 0)
+            descriptor, self._file = self._file, None
+            self._stage.complete(descriptor, item, sync=self._sync)
+        except OSError as error:
+            raise disk_error(error) from None
+        self.stock.whole(number, blake3.blake3(content).digest())
+        self._unnoted.add(self._manifest.page_of(number))
+        self._piece = None
 
     def _open(self, piece: Piece) -> None:
         top, path = self._manifest.top_of(piece.number), piece.item.path

@@ -77,9 +77,12 @@ class Checking:
         first = self._manifest.first(page)
         self._theirs[32 * first : 32 * first + len(digests)] = digests
         self._told[page] = 1
-        await self._judge(
-            number for number, item in enumerate(self._manifest.page(page), first) if item.kind is not ItemKind.FOLDER
-        )
+        folder = ItemKind.FOLDER
+        files = [number for number, item in enumerate(self._manifest.page(page), first) if item.kind is not folder]
+        if self._stock.has(first, digests, len(files)):
+            self._settle(files)
+        else:
+            await self._judge(files)
         self._wake()
 
     def told_blocks(self, number: int, first: int, digests: bytes) -> None:
@@ -92,10 +95,13 @@ class Checking:
             self._blocks_to_come[number].discard(first + at)
         self._wake()
 
-    async def stored(self, files: Iterable[tuple[int, int]]) -> None:
+    async def stored(self, files: Sequence[tuple[int, int]]) -> None:
         """So many bytes of these files have been written."""
-        arrived = []
-        for number, count in files:
+        arrived: list[int] = []
+        first, last = (self._manifest.page_of(files[at][0]) if files else 0 for at in (0, -1))
+        # Nearly always bytes come before their digests, and of files of which nothing was here: then this is too early.
+        early = not self._again and not self._awaited and not any(self._told[first : last + 1])
+        for number, count in () if early else files:
             if number in self._again:
                 self._again[number] -= count
                 if not self._again[number]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 import blake3
+from msgspec import Struct
 
 from glide.protocol.endtoend import NO_DIGEST, ItemKind
 from glide.transfer.manifest import Manifest
@@ -16,8 +16,7 @@ EMPTY = blake3.blake3().digest()
 _MOST_PROBLEMS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True, gc=False):
     """Of a whole file, by its number; :data:`NO_DIGEST` if it could not be sent, and why not.
 
     ``in_part`` says that only its end is sent, which may not have been read yet.
@@ -29,15 +28,13 @@ class Digest:
     in_part: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True, gc=False):
     """The end of a file, of which the beginning was not wanted, has been read."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlockDigest:
+class BlockDigest(Struct, frozen=True, gc=False):
     """Of one block of a file."""
 
     number: int
@@ -86,18 +83,19 @@ class DigestTable:
         if found.in_part and found.number not in self._read_to_the_end:
             self._held[found.number] = found
             return
-        place = slice(32 * found.number, 32 * found.number + 32)
-        known = self._known[found.number]
-        if known and (found.digest != NO_DIGEST or self.digests[place] == NO_DIGEST):
+        number, digest = found.number, found.digest
+        start, end = 32 * number, 32 * number + 32
+        known = self._known[number]
+        if known and (digest != NO_DIGEST or self.digests[start:end] == NO_DIGEST):
             return
-        if found.digest == NO_DIGEST:
+        if digest == NO_DIGEST:
             self.failed += 1
             self.problems = [*self.problems, found.problem][:_MOST_PROBLEMS]
-        self.digests[place] = found.digest
+        self.digests[start:end] = digest
         if known:
             return
-        self._known[found.number] = 1
-        page = self._manifest.page_of(found.number)
+        self._known[number] = 1
+        page = self._manifest.page_of(number)
         self._missing[page] -= 1
         if not self._missing[page]:
             self._incomplete -= 1

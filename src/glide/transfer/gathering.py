@@ -25,11 +25,15 @@ from glide.transfer.folders import Folder
 from glide.transfer.ignoring import Rule
 from glide.transfer.manifest import DEEPEST, Manifest
 
+# What is asked of every item is looked up once: see ``manifest``.
+_FILE, _EXECUTABLE = ItemKind.FILE, ItemKind.EXECUTABLE
+
 # So many are warned about one by one.
 MOST_WARNINGS = 20
 
 _UNDISTURBED = "Nobody was disturbed."
 _NO_ITEM = "a device, pipe or socket"
+_ENTER = os.R_OK | os.X_OK
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
@@ -121,7 +125,8 @@ def gather_pipe(filename: str | None, warn: Callable[[str], None]) -> Gathered: 
 
 def modified(found: os.stat_result) -> int:
     """When a file was last written to, as an item tells it; years before 1678 and after 2262 do not fit 64 bits."""
-    return min(max(found.st_mtime_ns, -(2**63)), 2**63 - 1)
+    time = found.st_mtime_ns
+    return time if -(2**63) <= time < 2**63 else min(max(time, -(2**63)), 2**63 - 1)
 
 
 def _look_at(path: Path, filename: str | None) -> tuple[str, os.stat_result]:
@@ -146,8 +151,7 @@ def _look_at(path: Path, filename: str | None) -> tuple[str, os.stat_result]:
 
 
 def _may_read(path: str | Path, *, folder: bool, within: int | None = None) -> bool:
-    wanted = os.R_OK | os.X_OK if folder else os.R_OK
-    return os.access(path, wanted, dir_fd=within, effective_ids=_EFFECTIVE)
+    return os.access(path, _ENTER if folder else os.R_OK, dir_fd=within, effective_ids=_EFFECTIVE)
 
 
 def _unreadable(shown: str, error: OSError) -> FileError:
@@ -189,7 +193,8 @@ class _Walk:
 
     def file(self, path: str, found: os.stat_result) -> None:
         executable = os.name == "posix" and found.st_mode & 0o111
-        self._add(path, ItemKind.EXECUTABLE if executable else ItemKind.FILE, found.st_size, found)
+        kind = _EXECUTABLE if executable else _FILE
+        self.manifest.add(Item(path, kind, found.st_size, modified(found)))
 
     def folder(self, name: str, path: Path) -> None:
         """Add the folder at ``path``, under the name that it is sent under, and what is in it."""
@@ -220,9 +225,9 @@ class _Walk:
     def _next(self, here: Folder, level: _Level) -> tuple[Folder, _Level | None]:
         """Look at one more thing in a folder; the folder to go on in, which is that thing if it is a folder."""
         name = level.names.pop()
-        path = level.path + name
+        path, at = level.path + name, here.at(name)
         try:
-            found = os.stat(here.at(name), dir_fd=here.descriptor, follow_symlinks=False)
+            found = os.stat(at, dir_fd=here.descriptor, follow_symlinks=False)
         except OSError as error:
             if not self._excluded(level, name, path, folder=False):
                 self.skip(path, _why(error))
@@ -235,7 +240,7 @@ class _Walk:
             return here, None
         try:
             _check_path(name, path)
-            if not _may_read(here.at(name), folder=folder, within=here.descriptor):
+            if not _may_read(at, folder=folder, within=here.descriptor):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if folder:
                 inner = here.child(name)
@@ -258,11 +263,8 @@ class _Walk:
         if self._gitignore and ".gitignore" in names:
             ignores = ((len(path) + 1, self._rules(folder, path)), *ignores)
         names.sort(reverse=True)
-        self._add(path, ItemKind.FOLDER, 0, found)
+        self.manifest.add(Item(path, ItemKind.FOLDER, 0, modified(found)))
         return _Level(path + "/", names, (found.st_dev, found.st_ino), ignores)
-
-    def _add(self, path: str, kind: ItemKind, size: int, found: os.stat_result) -> None:
-        self.manifest.add(Item(path, kind, size, modified(found)))
 
     def skip(self, path: str, why: str, *, counts: bool = True) -> None:
         self.skipped += counts
@@ -280,6 +282,8 @@ class _Walk:
     # --- what is excluded ---
 
     def _excluded(self, level: _Level, name: str, path: str, *, folder: bool) -> bool:
+        if not self._exclude and not self._gitignore:
+            return False
         if self._gitignore and name == ".git":
             return True
         for start, rules in ((self._start, self._exclude), *level.ignores):

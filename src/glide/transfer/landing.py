@@ -74,13 +74,16 @@ class Landed:
                 found[each] = problem
         return found
 
-    def path(self, destination: Destination, top: int, number: int, item: Item) -> str:
-        """Where an item stands."""
-        first, slash, rest = item.path.partition("/")
-        if number in self.renamed:
-            above, inner, _ = rest.rpartition("/")
-            rest = above + inner + self.renamed[number]
-        return f"{destination.path}{os.sep}{self.finals.get(top, first)}{slash}{rest}"
+    def where(self, destination: Destination, top: int, name: str) -> str:
+        """Where a top-level item of that name stands."""
+        return f"{destination.path}{os.sep}{self.finals.get(top, name)}"
+
+    def inside(self, number: int, path: str) -> str:
+        """Where an item stands in its top-level folder, in which its path was this."""
+        if number not in self.renamed:
+            return path
+        above, slash, _ = path.rpartition("/")
+        return above + slash + self.renamed[number]
 
 
 class Landing:

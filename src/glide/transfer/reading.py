@@ -51,37 +51,54 @@ class Reader:
 
         Raises :class:`FileError` if the only file of the transfer cannot be sent.
         """
-        filled = 0
+        filled, size = 0, len(buffer)
         until = time.monotonic() + _PATIENCE
         self._found = []
-        while filled < len(buffer) and (not filled or time.monotonic() < until):
-            if self._piece is None and not self._next():
+        while filled < size and (not filled or time.monotonic() < until):
+            piece = self._piece or next(self._pieces, None)
+            if piece is None:
                 return filled, self._found, True
-            piece = self._piece
-            assert piece is not None
-            take = min(piece.length - self._done, len(buffer) - filled, _READ)
+            take = min(piece.length - self._done, size - filled, _READ)
             view = buffer[filled : filled + take]
-            self._read(piece, view)
-            if self._hasher is not None:
-                self._hasher.update(view)
-            self._done += take
+            if take == piece.item.size:
+                self._read_whole(piece, view)
+            else:
+                self._read_part(piece, view)
             filled += take
-            if self._done == piece.length:
-                self._end(piece)
         return filled, self._found, False
 
-    def _next(self) -> bool:
-        self._piece = next(self._pieces, None)
-        if self._piece is None:
-            return False
-        item = self._piece.item
-        self._done = 0
-        self._hasher = blake3.blake3() if self._piece.length == item.size else None
+    def _read_whole(self, piece: Piece, view: memoryview) -> None:
+        """A whole file at once, as nearly all small ones are read."""
         try:
-            self._file = self._opener.open(item)
+            file = self._opener.open(piece.item)
+            try:
+                file.read(view, 0)
+                file.check()
+            finally:
+                file.close()
         except Changed as error:
-            self._fail(self._piece, error)
-        return True
+            view[:] = bytes(len(view))
+            self._found.append(failed(self._gathered, piece.number, piece.item, error))
+        else:
+            self._found.append(Digest(piece.number, blake3.blake3(view).digest()))
+
+    def _read_part(self, piece: Piece, view: memoryview) -> None:
+        if not self._done:
+            self._begin(piece)
+        self._read(piece, view)
+        if self._hasher is not None:
+            self._hasher.update(view)
+        self._done += len(view)
+        if self._done == piece.length:
+            self._end(piece)
+
+    def _begin(self, piece: Piece) -> None:
+        self._piece = piece
+        self._hasher = blake3.blake3() if piece.length == piece.item.size else None
+        try:
+            self._file = self._opener.open(piece.item)
+        except Changed as error:
+            self._fail(piece, error)
 
     def _read(self, piece: Piece, view: memoryview) -> None:
         if self._file is not None:
@@ -107,7 +124,7 @@ class Reader:
         if self._failure is not None:
             self._found.append(self._failure)
             self._failure = None
-        self._piece = None
+        self._piece, self._done = None, 0
 
     def _fail(self, piece: Piece, error: Changed) -> None:
         self._let_go()

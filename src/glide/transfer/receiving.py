@@ -309,10 +309,7 @@ class _Receiving:
         for count, saved in enumerate(self._storage.saved()):
             if count % _BREATH == 0:
                 await trio.lowlevel.checkpoint()
-            if saved.bytes is None:
-                self._report(events.SavedFolder(transfer, saved.path))
-            else:
-                self._report(events.Saved(transfer, saved.path, saved.bytes, saved.digest, saved.inside))
+            self._report(saved)
         self._report(events.Received(transfer, sender, confirmed.items, confirmed.bytes))
         problems = tuple(
             f"{self._manifest.item(number).path}: {problem}"

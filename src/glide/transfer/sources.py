@@ -103,9 +103,9 @@ class OpenFile:
             raise Changed("it holds more than its size says")
 
     def _compare(self, now: os.stat_result) -> None:
-        if now.st_size != self._item.size:
-            grew = "grew" if now.st_size > self._item.size else "shrank"
-            raise Changed(f"it {grew} from {self._item.size} bytes to {now.st_size}")
+        size = self._item.size
+        if now.st_size != size:
+            raise Changed(f"it {'grew' if now.st_size > size else 'shrank'} from {size} bytes to {now.st_size}")
         if modified(now) != self._item.modified:
             raise Changed("it was written to")
 

@@ -20,6 +20,9 @@ UMASK = os.umask(0o077)
 os.umask(UMASK)
 _PLAIN, _EXECUTABLE = 0o666 & ~UMASK, 0o777 & ~UMASK
 
+# Looked up once: see ``manifest``.
+_IS_STREAM, _IS_EXECUTABLE = ItemKind.STREAM, ItemKind.EXECUTABLE
+
 _HAS_MODES = hasattr(os, "fchmod")
 _HAS_TIMES = os.utime in os.supports_fd
 
@@ -115,10 +118,10 @@ class Stage:
     def complete(self, descriptor: int, item: Item, *, sync: bool) -> None:
         """A file is whole: give it its time and its mode. Takes the descriptor over."""
         try:
-            if item.kind is not ItemKind.STREAM:
+            if item.kind is not _IS_STREAM:
                 set_times(descriptor, item.modified)
             if _HAS_MODES:
-                os.fchmod(descriptor, _EXECUTABLE if item.kind is ItemKind.EXECUTABLE else _PLAIN)
+                os.fchmod(descriptor, _EXECUTABLE if item.kind is _IS_EXECUTABLE else _PLAIN)
         except BaseException:
             os.close(descriptor)
             raise

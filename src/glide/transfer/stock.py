@@ -50,6 +50,15 @@ class Stock:
         self.digests[32 * number : 32 * number + 32] = digest
         self.begun.pop(number, None)
 
+    def has(self, first: int, digests: bytes, files: int) -> bool:
+        """True if the items from number ``first`` on, so many files among them, are here and have these digests."""
+        end = first + len(digests) // 32
+        states = self.states[first:end]
+        return (
+            states.count(State.WHOLE) + states.count(State.KEPT) == files
+            and self.digests[32 * first : 32 * end] == digests
+        )
+
     def forget(self, number: int) -> None:
         """What was here of a file is no good."""
         self.whole(number, bytes(32), State.MISSING)
@@ -62,9 +71,12 @@ class Stock:
         """The ranges of the stream that are not here."""
         if self.manifest.streams:
             return [(0, ENDLESS)]
+        if not any(self.states):
+            return [(0, self.manifest.bytes)] if self.manifest.bytes else []
         starts, ends = array("Q"), array("Q")
+        folder, lacking = ItemKind.FOLDER, (State.MISSING, State.BEGUN)  # see ``manifest``
         for number, position, item in self.manifest.numbered():
-            if item.kind is ItemKind.FOLDER or self.states[number] not in (State.MISSING, State.BEGUN):
+            if item.kind is folder or self.states[number] not in lacking:
                 continue
             start, end = position + self.begun.get(number, 0), position + item.size
             if start == end:

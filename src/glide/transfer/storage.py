@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from glide.errors import Declined, FileError
+from glide.events import Saved, SavedFolder
 from glide.protocol.endtoend import Item
-from glide.protocol.fields import Digest
 from glide.transfer.assembling import Assembly, PipedAssembly
 from glide.transfer.destination import Destination
 from glide.transfer.journal import Confirmed
@@ -40,16 +40,6 @@ class Arrival:
     throttle: Throttle | None = None
 
 
-@dataclass(frozen=True)
-class Saved:
-    """Something that stands under its name; ``bytes`` is None for a folder. ``inside`` one that was sent, or not."""
-
-    path: str
-    bytes: int | None
-    digest: Digest
-    inside: bool
-
-
 class Storage(Protocol):
     """What :mod:`glide.transfer.receiving` puts bytes into."""
 
@@ -64,7 +54,7 @@ class Storage(Protocol):
     def finish(self, digest: bytes, on_step: Callable[[], None]) -> Confirmed:
         """Give final names to all that is whole; what there is to confirm."""
 
-    def saved(self) -> Iterator[Saved]:
+    def saved(self) -> Iterator[Saved | SavedFolder]:
         """What arrived and stands: each file, and each folder that is in no other."""
 
     def drop(self, number: int, item: Item) -> None:
@@ -101,7 +91,7 @@ class StandardOutput:
     def finish(self, digest: bytes, on_step: Callable[[], None]) -> Confirmed:
         return Confirmed(1, self.assembly.stored, digest)
 
-    def saved(self) -> Iterator[Saved]:
+    def saved(self) -> Iterator[Saved | SavedFolder]:
         return iter(())
 
     def known(self) -> None:

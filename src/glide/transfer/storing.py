@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from glide.errors import Declined, FileError, NameUnusable
+from glide.events import Saved, SavedFolder
 from glide.protocol.endtoend import Item, ItemKind
 from glide.text import printable
 from glide.transfer.assembling import Assembly, StagedAssembly
@@ -21,10 +22,14 @@ from glide.transfer.landing import Conflict, Landed, Landing
 from glide.transfer.manifest import Manifest
 from glide.transfer.staging import Stage
 from glide.transfer.stock import State, Stock, boot, covered, take_stock
-from glide.transfer.storage import Arrival, Saved, StandardOutput, Storage
+from glide.transfer.storage import Arrival, StandardOutput, Storage
 
 # How many top-level names a journal holds for people to read.
 _NAMES = 3
+
+# What is asked of every item is looked up once (``manifest`` says why).
+_FOLDER, _STREAM = ItemKind.FOLDER, ItemKind.STREAM
+_FAILED, _ARRIVED = State.FAILED, (State.WHOLE, State.KEPT)
 
 
 class Folders:
@@ -195,7 +200,7 @@ class Folders:
         try:
             self.assembly.sync()
             for number, item in enumerate(manifest):
-                if item.kind is ItemKind.FOLDER and self.stock.states[number] != State.FAILED:
+                if item.kind is _FOLDER and self.stock.states[number] != _FAILED:
                     stage.complete_folder(manifest.top_of(number), item, sync=sync)
                     on_step()
             if sync:
@@ -214,26 +219,30 @@ class Folders:
         return confirmed
 
     def _failed(self) -> list[int]:
-        return [number for number, state in enumerate(self.stock.states) if state == State.FAILED]
+        return [number for number in sorted(self.stock.problems) if self.stock.states[number] == _FAILED]
 
     def _count(self, digest: bytes) -> Confirmed:
-        files = size = 0
-        for number, item in enumerate(self._manifest):
-            if item.kind is not ItemKind.FOLDER and self.stock.states[number] != State.FAILED:
-                files += 1
-                size += self.assembly.stored if item.kind is ItemKind.STREAM else item.size
-        return Confirmed(files, size, digest)
+        manifest = self._manifest
+        lost = [item.size for item in map(manifest.item, self._failed()) if item.kind is not _FOLDER]
+        size = self.assembly.stored if manifest.streams and not lost else manifest.bytes
+        return Confirmed(manifest.files - len(lost), size - sum(lost), digest)
 
-    def saved(self) -> Iterator[Saved]:
+    def saved(self) -> Iterator[Saved | SavedFolder]:
         if self.confirmed is not None:
             return
+        transfer, states, digest = self._arrival.transfer, self.stock.states, self.stock.digest
+        top, where = -1, ""
         for number, item in enumerate(self._manifest):
-            inside, state = "/" in item.path, self.stock.states[number]
-            folder = item.kind is ItemKind.FOLDER
-            if (folder and not inside and state != State.FAILED) or state in (State.WHOLE, State.KEPT):
-                path = self._landed.path(self._destination, self._manifest.top_of(number), number, item)
-                size = self.assembly.stored if item.kind is ItemKind.STREAM else item.size
-                yield Saved(path, None if folder else size, self.stock.digest(number), inside)
+            name, inside, rest = item.path.partition("/")
+            if not inside:
+                top += 1
+                where = self._landed.where(self._destination, top, name)
+                if item.kind is _FOLDER and states[number] != _FAILED:
+                    yield SavedFolder(transfer, where)
+            if states[number] in _ARRIVED:
+                path = f"{where}/{self._landed.inside(number, rest)}" if inside else where
+                size = self.assembly.stored if item.kind is _STREAM else item.size
+                yield Saved(transfer, path, size, digest(number), bool(inside))
 
     def known(self) -> None:
         self._journal.delete()
