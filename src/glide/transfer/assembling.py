@@ -279,7 +279,12 @@ class StagedAssembly(Assembly):
         try:
             for number in found_whole:
                 item = self._manifest.item(number)
-                descriptor = self._stage.reopen(self._manifest.top_of(number), item.path)
+                try:
+                    descriptor = self._stage.reopen(self._manifest.top_of(number), item.path)
+                except FileNotFoundError:
+                    if self.stock.states[number] not in (State.FAILED, State.MISSING):
+                        raise
+                    continue  # it was dropped since: its sender could not read all of it, or has another one now
                 self._stage.complete(descriptor, item, sync=self._sync)
             if self._sync:
                 self._stage.sync(self._file)

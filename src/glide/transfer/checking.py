@@ -171,10 +171,10 @@ class Checking:
 
     async def _ask_again(self, number: int, state: State) -> Range:
         item = self._manifest.item(number)
+        self._stock.forget(number)
         if state == State.KEPT:
             self._stock.changed += 1
             await self._drop(number)
-        self._stock.forget(number)
         self._again[number] = item.size
         self._storage.assembly.vouched(number)
         return self._manifest.start(number), item.size
