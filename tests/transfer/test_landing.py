@@ -668,7 +668,7 @@ from tests.transfer.arriving import Receiving, Standing, arrival, as_found, list
 top, conflict, merge = Path(sys.argv[2]), Conflict(sys.argv[3]), sys.argv[4] == "merge"
 SENT = {"a": b"a" * 100, "d": None, "d/e": None, "d/s": None, "d/s/deep": b"deep", "d/x": b"x" * 1000, "z": b""}
 MINE = {"a": b"mine", "d": None, "d/mine": b"mine", "d/s": None, "d/s/deep": b"my deep", "d/x": None} if merge else {}
-STEPS = ("open", "pwritev", "fchmod", "fsync", "link", "unlink", "close", "mkdir", "replace", "utime", "stat")
+STEPS = ("open", "pwrite", "pwritev", "fchmod", "fsync", "link", "unlink", "close", "mkdir", "replace", "utime", "stat")
 here = top
 
 def arrive():

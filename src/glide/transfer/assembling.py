@@ -293,8 +293,8 @@ class StagedAssembly(Assembly):
         self._journal.note({page: self._digests(page) for page in unnoted}, begun, failed)
 
     def _digests(self, page: int) -> bytes:
-        first = self._manifest.first(page)
-        return bytes(self.stock.digests[32 * first : 32 * (first + len(self._manifest.page(page)))])
+        numbers = self._manifest.numbers(page)
+        return bytes(self.stock.digests[32 * numbers.start : 32 * numbers.stop])
 
     def abandon(self) -> None:
         if self._file is not None:

@@ -56,7 +56,8 @@ class Checking:
         self._to_read: list[int] = []  # files that are read again as a whole
         # Bytes that are still awaited of files of which the beginning was here.
         self._awaited: dict[int, int] = {}
-        for number in range(manifest.items if storage.confirmed is None else 0):
+        read_again = storage.confirmed is None and (State.BEGUN in stock.states or State.EXISTS in stock.states)
+        for number in range(manifest.items if read_again else 0):
             match stock.states[number]:
                 case State.BEGUN if rest := manifest.item(number).size - stock.begun[number]:
                     self._awaited[number] = rest

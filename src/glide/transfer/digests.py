@@ -103,5 +103,5 @@ class DigestTable:
 
     def page(self, page: int) -> bytes:
         """The digests of one page's items."""
-        first = self._manifest.first(page)
-        return bytes(self.digests[32 * first : 32 * (first + len(self._manifest.page(page)))])
+        numbers = self._manifest.numbers(page)
+        return bytes(self.digests[32 * numbers.start : 32 * numbers.stop])

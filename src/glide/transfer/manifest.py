@@ -111,6 +111,11 @@ class Manifest:
         """The number of the first item of a page."""
         return self._firsts[page]
 
+    def numbers(self, page: int) -> range:
+        """The numbers of a page's items."""
+        end = self._firsts[page + 1] if page + 1 < len(self._firsts) else self.items
+        return range(self._firsts[page], end)
+
     def page_of(self, number: int) -> int:
         """The page that the item of that number is on."""
         return bisect_right(self._firsts, number) - 1
