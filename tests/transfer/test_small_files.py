@@ -93,8 +93,9 @@ def read(gathered: Gathered) -> int:
     """Read all of it; how many bytes there were."""
     reader = Reader(gathered)
     reader.begin([(0, gathered.manifest.bytes)])
-    count, found = reader.fill(memoryview(bytearray(gathered.manifest.bytes + 1)))
+    count, found, last = reader.fill(memoryview(bytearray(gathered.manifest.bytes + 1)))
     reader.close()
+    assert last
     assert len(found) == gathered.manifest.files
     return count
 
