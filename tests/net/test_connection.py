@@ -239,7 +239,7 @@ async def test_messages_of_a_newer_version_are_passed_over() -> None:
     left, right = memory_stream_pair()
     receiver = connection(right, Purpose.END_TO_END, Side.RESPONDER)
     sealer = Sealer(FORTH)
-    await left.send_all(sealer.seal(HEADER.pack(0x7E, 4) + b"what", to_bytes(OFFER)) + sealer.flush())
+    await left.send_all(sealer.seal_all(HEADER.pack(0x7E, 4) + b"what", to_bytes(OFFER)))
     assert await heard(receiver) == OFFER
 
 
@@ -247,7 +247,7 @@ async def test_the_bytes_behind_the_last_record_go_with_the_bare_stream() -> Non
     left, right = memory_stream_pair()
     client = connection(right, Purpose.END_TO_END, Side.RESPONDER)
     sealer = Sealer(FORTH)
-    await left.send_all(sealer.seal(to_bytes(OFFER)) + sealer.flush() + b"not ours")
+    await left.send_all(sealer.seal_all(to_bytes(OFFER)) + b"not ours")
     assert await heard(client) == OFFER
     assert client.detach() == (right, b"not ours")
 
@@ -259,7 +259,7 @@ async def test_what_the_tables_do_not_allow_is_an_error_of_the_peer() -> None:
     left, right = memory_stream_pair()
     receiver = connection(right, Purpose.END_TO_END, Side.RESPONDER)
     sealer = Sealer(FORTH)
-    await left.send_all(sealer.seal(to_bytes(Done())) + sealer.flush())
+    await left.send_all(sealer.seal_all(to_bytes(Done())))
     with pytest.raises(ProtocolError, match="DONE"):
         await receiver.receive()
 
@@ -270,7 +270,7 @@ async def test_R1_a_frame_over_its_limit_is_refused_at_its_header(kind: int) -> 
     receiver = connection(right, Purpose.END_TO_END, Side.RESPONDER)
     sealer = Sealer(FORTH)
     limit = frames.LIMITS[Kind(kind)] if kind in set(Kind) else frames.UNKNOWN_LIMIT
-    await left.send_all(sealer.seal(HEADER.pack(kind, limit + 1)) + sealer.flush())
+    await left.send_all(sealer.seal_all(HEADER.pack(kind, limit + 1)))
     with pytest.raises(ProtocolError, match="is the most"):
         await receiver.receive()
 
@@ -298,7 +298,7 @@ def test_R1_any_bytes_in_a_record_end_the_connection_with_one_of_our_errors(nois
         left, right = memory_stream_pair()
         receiver = connection(right, Purpose.END_TO_END, Side.RESPONDER)
         sealer = Sealer(FORTH)
-        await left.send_all(sealer.seal(noise) + sealer.flush() or b"\0")
+        await left.send_all(sealer.seal_all(noise) or b"\0")
         await left.send_eof()
         with pytest.raises((ProtocolError, ConnectionLost)):
             await all_of(receiver)
@@ -623,7 +623,7 @@ async def test_the_end_of_the_stream_is_a_lost_connection(half: bool) -> None:
     receiver = connection(right, Purpose.END_TO_END, Side.RESPONDER)
     if half:
         sealer = Sealer(FORTH)
-        await left.send_all((sealer.seal(to_bytes(OFFER)) + sealer.flush())[:-1])
+        await left.send_all((sealer.seal_all(to_bytes(OFFER)))[:-1])
     await left.send_eof()
     with pytest.raises(ConnectionLost, match="alice is gone"):
         await receiver.receive()

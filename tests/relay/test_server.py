@@ -388,7 +388,7 @@ def records(purpose: Purpose, *plaintexts: bytes) -> Callable[[Running, trio.Soc
     async def say(home: Running, stream: trio.SocketStream) -> None:
         sealer = await shaken(stream, purpose, Identity.generate())
         for plaintext in plaintexts:
-            await stream.send_all(sealer.seal(plaintext) + sealer.flush())
+            await stream.send_all(sealer.seal_all(plaintext))
 
     return say
 
@@ -491,7 +491,7 @@ async def test_R2_handshakes_at_once_are_limited(start: Start, limits: Limits, w
         for stream in streams:
             if stream is not turned_away:
                 sealer = await shaken(stream, Purpose.CONTROL, Identity.generate())
-                await stream.send_all(sealer.seal(to_bytes(Hello(role=Role.ASK))) + sealer.flush())
+                await stream.send_all(sealer.seal_all(to_bytes(Hello(role=Role.ASK))))
                 await exactly(stream, 1)  # the welcome
         async with home.client("alice"):
             pass

@@ -26,6 +26,39 @@ REKEY_EVERY = 1 << 20
 
 _LAST_NONCE = 2**64 - 1  # reserved for REKEY
 
+# Of opened records: what is on its way to the disk, in a few batches, and what comes meanwhile.
+_ROOMS = 8
+
+
+class _Rooms:
+    """Buffers for many records at once, used again when nobody looks at them any more.
+
+    Memory that the system has just given away costs more than what is then done with it.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[bytearray] = []
+
+    def take(self, size: int) -> memoryview:
+        """Room for so many bytes. It is nobody else's until all views of it have gone."""
+        if size <= SEALED_FULL:
+            return memoryview(bytearray(size))
+        for buffer in self._buffers:
+            if len(buffer) >= size and _unused(buffer):
+                return memoryview(buffer)[:size]
+        fresh = bytearray(size)
+        self._buffers = [fresh, *self._buffers][:_ROOMS]
+        return memoryview(fresh)
+
+
+def _unused(buffer: bytearray) -> bool:
+    try:
+        buffer.append(0)  # Python lets nobody change the size of what somebody has a view of
+    except BufferError:
+        return False
+    buffer.pop()
+    return True
+
 
 class _Cipher:
     """A key and its counter."""
@@ -35,7 +68,7 @@ class _Cipher:
         self._aead = AESGCM(key)
         self.count = 0
 
-    def nonce(self) -> bytes:
+    def next_nonce(self) -> bytes:
         """The nonce of the next record; counts, and renews the key when it is time (C7)."""
         count = self.count
         if count and count % REKEY_EVERY == 0:
@@ -46,9 +79,15 @@ class _Cipher:
         self.count = count + 1
         return _nonce(count)
 
-    @property
-    def aead(self) -> AESGCM:
-        return self._aead
+    def seal(self, plain: bytearray | memoryview, room: memoryview) -> None:
+        """Into ``room``, which has just the size for it and its tag."""
+        nonce = self.next_nonce()  # first: it may renew the key
+        self._aead.encrypt_into(nonce, plain, None, room)
+
+    def open(self, sealed: memoryview, room: memoryview) -> None:
+        """The same, back. Raises InvalidTag; the counter does not turn back."""
+        nonce = self.next_nonce()
+        self._aead.decrypt_into(nonce, sealed, None, room)
 
 
 def _nonce(number: int) -> bytes:
@@ -62,51 +101,53 @@ class Sealer:
     def __init__(self, key: bytes) -> None:
         self._cipher = _Cipher(key)
         self._pending = bytearray()
+        self._rooms = _Rooms()
 
     @property
     def pending(self) -> int:
         """Bytes of plaintext that wait for their record to be full."""
         return len(self._pending)
 
-    def seal(self, *pieces: bytes | bytearray | memoryview) -> bytearray:
+    def seal(self, *pieces: bytes | bytearray | memoryview) -> memoryview:
         """The full records that ``pieces`` complete; what is left over waits. May be empty."""
         total = len(self._pending) + sum(map(len, pieces))
-        out = bytearray(total // FULL * SEALED_FULL)
+        room = self._rooms.take(total // FULL * SEALED_FULL)
         at = 0
-        with memoryview(out) as room:
-            for piece in pieces:
-                view = memoryview(piece)
-                if self._pending:
-                    take = min(FULL - len(self._pending), len(view))
-                    self._pending += view[:take]
-                    view = view[take:]
-                    if len(self._pending) < FULL:
-                        continue
-                    at = self._seal_one(self._pending, room, at)
-                    self._pending.clear()
-                full = len(view) - len(view) % FULL
-                for begin in range(0, full, FULL):
-                    at = self._seal_one(view[begin : begin + FULL], room, at)
-                self._pending += view[full:]
-        return out
+        for piece in pieces:
+            view = memoryview(piece)
+            if self._pending:
+                take = min(FULL - len(self._pending), len(view))
+                self._pending += view[:take]
+                view = view[take:]
+                if len(self._pending) < FULL:
+                    continue
+                at = self._seal_one(self._pending, room, at)
+                self._pending.clear()
+            full = len(view) - len(view) % FULL
+            for begin in range(0, full, FULL):
+                at = self._seal_one(view[begin : begin + FULL], room, at)
+            self._pending += view[full:]
+        return room
 
-    def flush(self) -> bytearray:
+    def seal_all(self, *pieces: bytes | bytearray | memoryview) -> bytes:
+        """The same, and what is left over as a short record."""
+        return b"".join((self.seal(*pieces), self.flush()))
+
+    def flush(self) -> bytes:
         """What waits, as a short record; empty if nothing does."""
         if not self._pending:
-            return bytearray()
+            return b""
         out = bytearray(LENGTH + len(self._pending) + TAG)
-        with memoryview(out) as room:
-            self._seal_one(self._pending, room, 0)
+        self._seal_one(self._pending, memoryview(out), 0)
         self._pending.clear()
-        return out
+        return bytes(out)
 
     def _seal_one(self, plain: bytearray | memoryview, room: memoryview, at: int) -> int:
         length = len(plain) + TAG
         begin, end = at + LENGTH, at + LENGTH + length
         room[at:begin] = length.to_bytes(LENGTH, "big")
-        nonce = self._cipher.nonce()
         with room[begin:end] as target:
-            self._cipher.aead.encrypt_into(nonce, plain, None, target)
+            self._cipher.seal(plain, target)
         return end
 
 
@@ -122,6 +163,7 @@ class Opener:
         self._partial = bytearray()
         self._view = memoryview(b"")
         self._spoilt = False  # a record did not open: no later one does
+        self._rooms = _Rooms()
 
     @property
     def between_records(self) -> bool:
@@ -181,15 +223,14 @@ class Opener:
 
     def _open(self, sealed: list[memoryview]) -> memoryview:
         """All of these, or those before the first that does not open."""
-        plain = memoryview(bytearray(sum(max(len(record) - TAG, 0) for record in sealed)))
+        plain = self._rooms.take(sum(max(len(record) - TAG, 0) for record in sealed))
         at = 0
         for number, record in enumerate(sealed):
-            nonce = self._cipher.nonce()  # first: it may renew the key
             end = at + len(record) - TAG
             try:
                 if end < at:
                     raise InvalidTag
-                self._cipher.aead.decrypt_into(nonce, record, None, plain[at:end])
+                self._cipher.open(record, plain[at:end])
             except InvalidTag:
                 self._spoilt = True
                 if not number:

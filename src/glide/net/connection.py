@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import trio
 
 from glide.crypto.handshake import Secrets
-from glide.crypto.records import Opener, Sealer
+from glide.crypto.records import FULL, Opener, Sealer
 from glide.errors import ConnectionLost, GlideError, Stopped, one_error
+from glide.net import sockets
 from glide.net.deadlines import Deadlines
 from glide.protocol import frames, messages
 from glide.protocol.endtoend import Abort
@@ -20,11 +21,10 @@ from glide.protocol.messages import Keepalive
 from glide.protocol.preface import Purpose
 from glide.protocol.states import TABLE, Machine, Side, State
 
-# What is asked of the socket at once, where there are messages and where there are files: each read costs the same
-# again, whatever it brings. Records that came with one read are opened together.
+# What is asked of the socket at once where there are messages, and where there are files. Of the latter, records that
+# came together are opened together.
 READ_SIZE = 64 * 1024
-_BULK_READ_SIZE = 1024 * 1024
-_BULK_RECORDS = 32
+_BULK = 1024 * 1024
 
 # So many frames are taken in without a checkpoint.
 _BREATH = 64
@@ -67,8 +67,7 @@ class Connection:
         self._opener = Opener(secrets.receive)
         self._opener.feed(rest)
         # Until two clients are joined what follows a record may be none of ours: those are opened one by one.
-        bulk = purpose is Purpose.END_TO_END
-        self._read_size, self._at_once = (_BULK_READ_SIZE, _BULK_RECORDS) if bulk else (READ_SIZE, 1)
+        self._room = memoryview(bytearray(_BULK)) if purpose is Purpose.END_TO_END else None
         self._decoder = frames.Decoder()
         self._events: Iterator[Frame | Data] = iter(())
         self._sending = trio.Lock()
@@ -94,9 +93,8 @@ class Connection:
             self._check_open()
             for message in said:
                 self.machine.sent(message.kind)
-            sealed = self._sealer.seal(*(messages.to_bytes(message) for message in said))
-            if flush:
-                sealed += self._sealer.flush()
+            seal = self._sealer.seal_all if flush else self._sealer.seal
+            sealed = seal(*(messages.to_bytes(message) for message in said))
             if sealed:
                 await self._transmit(sealed, self.patience)
 
@@ -121,10 +119,10 @@ class Connection:
         if self.machine.state is State.CLOSED:
             raise self._lost("has said its last word")
 
-    async def _transmit(self, sealed: bytearray, patience: float) -> None:
+    async def _transmit(self, sealed: bytes | memoryview, patience: float) -> None:
         try:
             with trio.fail_after(patience):
-                await self.stream.send_all(sealed)
+                await sockets.send_all(self.stream, sealed)
         except BaseException as error:
             # Part of a record may be out: nothing sensible can follow it.
             self._ruined = True
@@ -189,7 +187,7 @@ class Connection:
                 found = self._judge(event)
                 if found is not None:
                     return found
-            elif (plaintext := self._opener.next(self._at_once)) is not None:
+            elif (plaintext := self._opener.next(_BULK // FULL if self._room else 1)) is not None:
                 self._events = self._decoder.feed(plaintext)
             else:
                 self._opener.feed(await self._read())
@@ -216,10 +214,14 @@ class Connection:
             if self._taken >= self.pace:
                 await trio.sleep_until(self._second + 1)
 
-    async def _read(self) -> bytes:
+    async def _read(self) -> bytes | bytearray | memoryview:
+        """What comes next; used up before the next call."""
         try:
             with trio.fail_after(self.patience):
-                piece = await self.stream.receive_some(self._read_size)
+                if self._room is None:
+                    piece: bytes | bytearray | memoryview = await self.stream.receive_some(READ_SIZE)
+                else:
+                    piece = self._room[: await sockets.receive_into(self.stream, self._room)]
         except BROKEN:
             raise self._lost() from None
         except trio.TooSlowError:
@@ -227,7 +229,7 @@ class Connection:
         if not piece:
             raise self._lost()
         self.last_heard = trio.current_time()
-        return bytes(piece)
+        return piece
 
     def _lost(self, how: str = "is gone") -> ConnectionLost:
         return ConnectionLost(f"The connection to {self.peer} {how}.")
@@ -238,7 +240,7 @@ class Connection:
 
     def take_little(self) -> None:
         """From now on take in a record at a time: what we hold the peer up for must not have come already."""
-        self._read_size, self._at_once = READ_SIZE, 1
+        self._room = None
 
     # --- ending ---
 
