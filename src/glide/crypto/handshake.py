@@ -13,8 +13,10 @@ drops with its handshake state inside the last ``read_message``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
+from noise.backends.default.keypairs import KeyPair25519
 from noise.connection import Keypair, NoiseConnection
 from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError
 
@@ -40,6 +42,12 @@ class Secrets:
         return "<Secrets>"
 
 
+@lru_cache(maxsize=1)
+def _static(private: bytes) -> KeyPair25519:
+    """Our own key pair, which a relay would otherwise compute anew for each connection."""
+    return KeyPair25519.from_private_bytes(private)
+
+
 class Handshake:
     """One side of one handshake. Call ``write`` and ``read`` in turn; ``finish`` when ``finished``.
 
@@ -48,7 +56,7 @@ class Handshake:
 
     def __init__(self, identity: Identity, prologue: bytes, *, initiator: bool, ephemeral: bytes | None = None) -> None:
         self._noise = NoiseConnection.from_name(PROTOCOL)
-        self._noise.set_keypair_from_private_bytes(Keypair.STATIC, identity.private)
+        self._noise.noise_protocol.keypairs["s"] = _static(identity.private)
         if ephemeral is not None:
             self._noise.set_keypair_from_private_bytes(Keypair.EPHEMERAL, ephemeral)
         self._noise.set_prologue(prologue)
@@ -90,6 +98,9 @@ class Handshake:
         assert self.finished and peer is not None, "the handshake is not finished"
         protocol = self._noise.noise_protocol
         send, receive = protocol.cipher_state_encrypt.k, protocol.cipher_state_decrypt.k
+        # The library's object refers to a method of its own. Cut, it is freed now, and our ephemeral key with it: some
+        # 10 KiB that would otherwise wait for the garbage collector.
+        self._noise._next_fn = None
         return Secrets(bytes(send), bytes(receive), peer, bytes(self._noise.get_handshake_hash()))
 
 
