@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -112,24 +113,31 @@ class Registry(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def people(self) -> list[Person]:
-        """Everybody here who has a visible session, in order of names."""
+    def people(self, after: str | None = None, most: int | None = None) -> list[Person]:
+        """Everybody here who has a visible session, in order of names: at most so many, those behind a name."""
+
+    @abstractmethod
+    def person(self, name: str) -> Person | None:
+        """Who has ``name``, if a visible session does."""
+
+    @abstractmethod
+    def near(self, name: str, most: int) -> list[str]:
+        """The names of at most so many others who visibly take files, those next to ``name`` in the order of names."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Holder(Generic[S]):
     """Who has a name. ``since`` is when the first of the visible sessions came."""
 
     key: bytes
     receiver: S | None = None
     senders: list[S] = field(default_factory=list)
-    visible: set[S] = field(default_factory=set)
+    visible: list[S] = field(default_factory=list)
     since: int = 0
 
-    def show(self, session: S) -> None:
-        if not self.visible:
-            self.since = int(time.time())
-        self.visible.add(session)
+    @property
+    def empty(self) -> bool:
+        return self.receiver is None and not self.senders
 
 
 class _Watched:
@@ -161,12 +169,39 @@ class _LocalArrivals(Arrivals[S]):
             await self._watched.news.wait()
 
 
+class _Registration(Generic[S]):
+    """A name that is held while the block runs. Each idle client has one: a generator would cost 400 bytes."""
+
+    __slots__ = ("_holder", "_name", "_receiving", "_registry", "_session", "_visible")
+
+    def __init__(self, registry: LocalRegistry[S], name: str, session: S, receiving: bool, visible: bool) -> None:
+        self._registry = registry
+        self._name = name
+        self._session = session
+        self._receiving = receiving
+        self._visible = visible
+        self._holder: _Holder[S]
+
+    async def __aenter__(self) -> None:
+        self._holder = await self._registry.take(self._name, self._session, self._receiving, self._visible)
+
+    async def __aexit__(self, *_: object) -> None:
+        # Without the lock, which could not be waited for when this task is being cancelled: there is no checkpoint in
+        # here, so nobody sees it half done.
+        self._registry.release(self._name, self._holder, self._session)
+
+
 class LocalRegistry(Registry[S]):
-    """The names of one process."""
+    """The names of one process.
+
+    ``_order`` has the visible ones sorted: to put one in moves at most 8 bytes for each behind it (10,000 names: 3 us),
+    where to sort them for each page of a list would take milliseconds.
+    """
 
     def __init__(self, sessions_per_name: int) -> None:
         self._lock = trio.Lock()
         self._holders: dict[str, _Holder[S]] = {}
+        self._order: list[str] = []
         self._watched: dict[str, _Watched] = {}
         self._seekers: dict[tuple[str, str], Seeking[S]] = {}  # by who seeks whom; never both ways round
         self._most = sessions_per_name
@@ -174,8 +209,13 @@ class LocalRegistry(Registry[S]):
     def __repr__(self) -> str:
         return f"<LocalRegistry of {len(self._holders)} names>"
 
-    @asynccontextmanager
-    async def register(self, name: str, session: S, *, receiving: bool, visible: bool = True) -> AsyncIterator[None]:
+    def register(
+        self, name: str, session: S, *, receiving: bool, visible: bool = True
+    ) -> AbstractAsyncContextManager[None]:
+        return _Registration(self, name, session, receiving, visible)
+
+    async def take(self, name: str, session: S, receiving: bool, visible: bool) -> _Holder[S]:
+        """The beginning of a registration. Raises what :meth:`register` does."""
         async with self._lock:
             holder = self._holders.get(name)
             if holder is None:
@@ -185,31 +225,39 @@ class LocalRegistry(Registry[S]):
             if not receiving and len(holder.senders) >= self._most:
                 raise RelayRefused(f"{self._most} connections send as {name} already")
             if visible:
-                holder.show(session)
+                self._show(name, holder, session)
             if receiving:
                 if holder.receiver is not None:
                     holder.receiver.replace()
-                    holder.visible.discard(holder.receiver)
+                    self._hide(name, holder, holder.receiver)
                 holder.receiver = session
                 if name in self._watched:
                     self._watched[name].somebody_came()
             else:
                 holder.senders.append(session)
-        try:
-            yield
-        finally:
-            # Without the lock, which could not be waited for when this task is being cancelled: there is no
-            # checkpoint in here, so nobody sees it half done.
-            self._release(name, holder, session)
+        return holder
 
-    def _release(self, name: str, holder: _Holder[S], session: S) -> None:
+    def release(self, name: str, holder: _Holder[S], session: S) -> None:
+        """The end of a registration."""
         # By identity: a session that was replaced must not take its successor's place away.
         if holder.receiver is session:
             holder.receiver = None
         holder.senders = [other for other in holder.senders if other is not session]
-        holder.visible.discard(session)
-        if holder.receiver is None and not holder.senders and self._holders.get(name) is holder:
+        self._hide(name, holder, session)
+        if holder.empty and self._holders.get(name) is holder:
             del self._holders[name]
+
+    def _show(self, name: str, holder: _Holder[S], session: S) -> None:
+        if not holder.visible:
+            holder.since = int(time.time())
+            insort(self._order, name)
+        holder.visible.append(session)
+
+    def _hide(self, name: str, holder: _Holder[S], session: S) -> None:
+        if session in holder.visible:
+            holder.visible.remove(session)
+            if not holder.visible:
+                del self._order[bisect_left(self._order, name)]
 
     def receiver(self, name: str) -> S | None:
         holder = self._holders.get(name)
@@ -248,9 +296,23 @@ class LocalRegistry(Registry[S]):
             if self._seekers.get((name, other)) is mine:
                 del self._seekers[name, other]
 
-    def people(self) -> list[Person]:
+    def people(self, after: str | None = None, most: int | None = None) -> list[Person]:
+        first = 0 if after is None else bisect_right(self._order, after)
+        return [self._person(name) for name in self._order[first : None if most is None else first + most]]
+
+    def person(self, name: str) -> Person | None:
+        holder = self._holders.get(name)
+        return self._person(name) if holder and holder.visible else None
+
+    def near(self, name: str, most: int) -> list[str]:
+        here = bisect_left(self._order, name)
+        first = max(0, min(here - most // 2, len(self._order) - most))
         return [
-            Person(name=name, key=holder.key, receiving=holder.receiver in holder.visible, since=holder.since)
-            for name, holder in sorted(self._holders.items())
-            if holder.visible
+            other
+            for other in self._order[first : first + most]
+            if other != name and self._holders[other].receiver in self._holders[other].visible
         ]
+
+    def _person(self, name: str) -> Person:
+        holder = self._holders[name]
+        return Person(name=name, key=holder.key, receiving=holder.receiver in holder.visible, since=holder.since)

@@ -1,7 +1,7 @@
 """The relay's process: listeners, three nurseries, and how it ends.
 
     accepting   one task a connection until it has proved a key (ten seconds a step)
-    control     one task a registered client
+    control     one task a registered client, and a second while something is said to it
     data        one task a data connection, and one a transfer
 
 A connection moves to its nursery once it is known what it is. To drain: new clients and pushes are refused, idle
@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVarTuple, Unpack
 
@@ -30,6 +29,7 @@ from glide.protocol import preface
 from glide.protocol.messages import Hello, Ticket
 from glide.protocol.preface import Purpose
 from glide.relay import session
+from glide.relay.clients import Clients
 from glide.relay.limits import Admission, Limits
 from glide.relay.registry import LocalRegistry
 from glide.relay.ringing import Exchange, Party
@@ -73,7 +73,7 @@ class Relay:
         self._report = report
         self._tickets = Tickets()
         self._admission = Admission(config.limits)
-        self._sessions: set[ClientSession] = set()
+        self._clients = Clients(config.deadlines.keepalive)
         self._draining = trio.Event()
         self._transfers = 0
         exchange = Exchange(
@@ -85,7 +85,7 @@ class Relay:
             config.limits,
             Budget(config.limits),
         )
-        self._shared = session.Shared(exchange, config.greeting, self._registered)
+        self._shared = session.Shared(exchange, self._clients, config.greeting, self._came, self._left)
         self._control: trio.Nursery
         self._data: trio.Nursery
 
@@ -110,22 +110,24 @@ class Relay:
         bound = listeners[0].socket.getsockname()
         # Left in the opposite order: first nobody is accepted any more; then clients that are in a transfer stay until
         # it is done, the others having been told goodbye; then the last transfer ends, or the grace does.
-        async with (
-            trio.open_nursery() as self._data,
-            trio.open_nursery() as self._control,
-            trio.open_nursery() as accepting,
-        ):
-            for listener in listeners:
-                accepting.start_soon(self._accept, listener, accepting)
-            self._report(events.Listening(self.config.host, bound[1], self._identity.public))
-            task_status.started((self.config.host, bound[1]))
-            await self._draining.wait()
-            self._data.cancel_scope.deadline = trio.current_time() + self.config.grace
-            for each in list(self._sessions):
-                each.leave_when_idle()
-            await trio.lowlevel.checkpoint()  # a transfer that was begun just now gives out its tickets first
-            await self._tickets.used_up()
-            accepting.cancel_scope.cancel()
+        async with trio.open_nursery() as keeping:
+            keeping.start_soon(self._clients.keep_alive)
+            async with (
+                trio.open_nursery() as self._data,
+                trio.open_nursery() as self._control,
+                trio.open_nursery() as accepting,
+            ):
+                for listener in listeners:
+                    accepting.start_soon(self._accept, listener, accepting)
+                self._report(events.Listening(self.config.host, bound[1], self._identity.public))
+                task_status.started((self.config.host, bound[1]))
+                await self._draining.wait()
+                self._data.cancel_scope.deadline = trio.current_time() + self.config.grace
+                await self._clients.dismiss()
+                await trio.lowlevel.checkpoint()  # a transfer that was begun just now gives out its tickets first
+                await self._tickets.used_up()
+                accepting.cancel_scope.cancel()
+            keeping.cancel_scope.cancel()
         self.cut = self._transfers
 
     async def _listen(self) -> list[trio.SocketListener]:
@@ -223,21 +225,18 @@ class Relay:
         finally:
             await trio.aclose_forcefully(connection.stream)
 
-    @contextmanager
-    def _registered(self, client: ClientSession) -> Iterator[None]:
-        """What the relay notes of a session while it lasts."""
-        name, address = client.name, client.connection.peer
-        self._sessions.add(client)
-        try:
-            if name is not None:
-                self._report(events.Connected(name, address))
-            if self.draining:  # since it asked to come in
-                client.leave_when_idle()
-            yield
-        finally:
-            self._sessions.discard(client)
-            if name is not None:
-                self._report(events.Disconnected(name, address))
+    def _came(self, client: ClientSession) -> None:
+        """A client was welcomed."""
+        self._clients.came(client)
+        if client.name is not None:
+            self._report(events.Connected(client.name, client.connection.peer))
+        if self.draining:  # since it asked to come in
+            client.leave_when_idle()
+
+    def _left(self, client: ClientSession) -> None:
+        self._clients.left(client)
+        if client.name is not None:
+            self._report(events.Disconnected(client.name, client.connection.peer))
 
     def _spawn_transfer(self, own: Callable[[], Awaitable[None]]) -> None:
         self._transfers += 1

@@ -1,14 +1,14 @@
 """One control connection's life: Hello, the name, and then messages both ways until either side ends it.
 
-Two tasks: one reads what the client says and acts on it, the other sends what is in the outbox, and a keepalive when
-there is nothing to say. Others reach the client only through the outbox, which never makes them wait.
+The session's task reads what the client says and acts on it. What is said to the client goes into its outbox, which
+has a task of its own while there is something to say. Others reach the client only through it, and never wait for it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,6 @@ from glide.errors import (
     Replaced,
     Unreachable,
     from_code,
-    one_error,
 )
 from glide.net.connection import Connection
 from glide.protocol import names
@@ -45,30 +44,38 @@ from glide.protocol.messages import (
     Withdraw,
 )
 from glide.relay import waiting
+from glide.relay.clients import Clients
+from glide.relay.outbox import Outbox
 from glide.relay.registry import Registry
 from glide.relay.ringing import Exchange, Outgoing, Party
 from glide.relay.transfer import Transfer
 
+# Where a push finds nobody, so many names next to the one it named are looked at for one that was meant.
+_NEAR = 500
+
 
 @dataclass(frozen=True)
 class Shared:
-    """What the sessions of one relay have in common. ``on_registered`` is entered while a session is registered."""
+    """What the sessions of one relay have in common, and whom they tell that they are registered, and are no more."""
 
     exchange: Exchange
+    clients: Clients
     greeting: str
-    on_registered: Callable[[ClientSession], AbstractContextManager[None]]
+    came: Callable[[ClientSession], None]
+    left: Callable[[ClientSession], None]
 
 
 class ClientSession:
     """A registered client, as the registry and other sessions see it."""
 
+    __slots__ = ("_leaving", "_outbox", "_pushes", "_ringing", "_shared", "_under_way", "connection", "key", "name")
+
     def __init__(self, connection: Connection, name: str | None, shared: Shared) -> None:
         self.connection = connection
         self.key = connection.peer_key
         self.name = name
-        self._exchange = shared.exchange
-        self._outbox_in, self._outbox = trio.open_memory_channel[Message](shared.exchange.limits.outbox)
-        self._ending: Goodbye | None = None
+        self._shared = shared
+        self._outbox = Outbox(connection, shared.exchange.limits.outbox)
         self._leaving = False
         self._ringing: dict[bytes, Transfer] = {}  # as receiver, by id
         self._under_way: list[Transfer] = []  # ringing or running, on either side
@@ -79,21 +86,15 @@ class ClientSession:
 
     def tell(self, message: Message) -> bool:
         """Put a message into the outbox; False if the client is too far behind, or leaving. Never waits."""
-        if self._ending is not None:
-            return False
-        try:
-            self._outbox_in.send_nowait(message)
-        except trio.WouldBlock:
-            return False
-        return True
+        return self._outbox.put(message)
 
-    async def answer(self, message: Message | None) -> None:
+    async def answer(self, message: Message) -> None:
         """The same, waiting until the client has read enough; nothing happens if it is leaving."""
-        if message is not None and self._ending is None:
-            try:
-                await self._outbox_in.send(message)
-            except trio.ClosedResourceError:
-                pass  # the session was ended while this waited
+        await self._outbox.put_in_turn(message)
+
+    def keep_alive(self) -> None:
+        if not self._outbox.speaks:  # else the client hears from us anyway, or does not read
+            self._outbox.put(Keepalive())
 
     def is_rung(self, transfer: bytes) -> bool:
         return transfer in self._ringing
@@ -108,48 +109,42 @@ class ClientSession:
             self._end(Goodbye(code=Unreachable.code, message="The relay is shutting down."))
 
     def _end(self, goodbye: Goodbye) -> None:
-        if self._ending is None:
-            self._ending = goodbye
-            self._outbox_in.close()  # what is in the outbox is still sent, then the goodbye
+        if not self._outbox.over:
+            self._outbox.put_last(goodbye)
             for push in self._pushes.values():
                 push.stop()
 
-    # --- the two tasks ---
-
     async def serve(self) -> None:
-        """Run both until one of them ends, and with them whatever waits."""
-        with one_error():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, nursery)
-                await self._send()
-                nursery.cancel_scope.cancel()
+        """Listen until either side ends it, and with it whatever is being said or waits."""
+        lost: GlideError | None = None
+        async with trio.open_nursery() as nursery:
+            self._outbox.begin(nursery)
+            try:
+                await self._listen(nursery)
+            except GlideError as error:
+                lost = error  # raised below: from in here it would come out in a group
+            finally:
+                self._outbox.close()
+            nursery.cancel_scope.cancel()
+        try:
+            if lost is not None:
+                raise lost
+        finally:
+            del lost  # it knows this frame: neither would be freed before the garbage collector comes
 
     def call_off(self) -> None:
         """Whoever waits for this client to join a transfer, or for room at it, waits no longer."""
         for transfer in self._under_way:
             transfer.call_off(NobodyThere.code, "has gone")
-        self._exchange.seats.wake_all(self.key)
-
-    async def _send(self) -> None:
-        """Send the outbox until it is closed, then the goodbye."""
-        deadlines = self.connection.deadlines
-        while True:
-            message: Message = Keepalive()
-            with trio.move_on_after(deadlines.keepalive):
-                try:
-                    message = await self._outbox.receive()
-                except trio.EndOfChannel:
-                    assert self._ending is not None, "only _end closes the outbox"
-                    await self.connection.send(self._ending)
-                    return
-            await self.connection.send(message)
+        self._shared.exchange.seats.wake_all(self.key)
 
     async def _listen(self, nursery: trio.Nursery) -> None:
         """Act on what the client says, until it is gone. Whoever does not read the answers is not read from."""
         while True:
             match await self.connection.receive():
                 case Push() as push:
-                    await self.answer(self._push(push, nursery))
+                    if (failed := self._push(push, nursery)) is not None:
+                        await self.answer(failed)
                 case Withdraw(transfer=id) if id in self._pushes:
                     self._pushes[id].withdraw()
                 case Reject() as reject:
@@ -159,16 +154,15 @@ class ClientSession:
                         code = from_code(reject.code, Declined, NobodyThere, Engaged).code
                         transfer.call_off(code, reject.message)
                 case Who(after=after):
-                    everybody = self._exchange.registry.people()
-                    people = [person for person in everybody if after is None or person.name > after]
+                    people = self._shared.exchange.registry.people(after, PAGE + 1)
                     await self.answer(People(people=tuple(people[:PAGE]), more=len(people) > PAGE))
 
     def _push(self, push: Push, nursery: trio.Nursery) -> Failed | None:
         """Decide what a push comes to: a ringing transfer, a task that waits until it may ring, or a refusal."""
-        exchange = self._exchange
+        exchange = self._shared.exchange
         seats = exchange.seats
         patient = push.wait or push.pair
-        if self._ending is not None:
+        if self._outbox.over:
             return None
         found = exchange.registry.receiver(push.to)
         if self.name is None:
@@ -211,14 +205,12 @@ class ClientSession:
 
 
 def _nobody(push: Push, registry: Registry[Party]) -> Failed:
-    everybody = registry.people()
-    here = any(person.name == push.to for person in everybody)
-    closest = () if here else names.closest(push.to, (person.name for person in everybody if person.receiving))
+    here = registry.person(push.to) is not None
     return Failed(
         transfer=push.transfer,
         code=NobodyThere.code,
         message="is connected, but takes no files now" if here else "is not connected",
-        closest=tuple(closest),
+        closest=() if here else tuple(names.closest(push.to, registry.near(push.to, _NEAR))),
     )
 
 
@@ -226,26 +218,36 @@ async def run(connection: Connection, hello: Hello, shared: Shared) -> None:
     """Serve one control connection to its end. Raises a :class:`GlideError` for what the client did wrong."""
     session = ClientSession(connection, hello.name if hello.role is not Role.ASK else None, shared)
     exchange = shared.exchange
-    async with AsyncExitStack() as stack:
+    try:
+        if exchange.draining.is_set():
+            raise RelayRefused("The relay is shutting down.")
+        if hello.role is not Role.ASK and hello.name is None:
+            raise RelayRefused("Say under which name.")
+        registration = (
+            nullcontext()
+            if session.name is None
+            else exchange.registry.register(
+                session.name, session, receiving=hello.role is Role.RECEIVE, visible=not hello.invisible
+            )
+        )
+        async with registration:
+            await _welcomed(session, shared)
+    except (NameTaken, RelayRefused) as error:  # which nothing raises any more once it is welcome
+        await refuse(connection, error)
+    else:
+        await connection.close()
+
+
+async def _welcomed(session: ClientSession, shared: Shared) -> None:
+    try:
+        await session.connection.send(Welcome(greeting=shared.greeting, time=int(time.time())))
+        shared.came(session)
         try:
-            if exchange.draining.is_set():
-                raise RelayRefused("The relay is shutting down.")
-            if hello.role is not Role.ASK and hello.name is None:
-                raise RelayRefused("Say under which name.")
-            if session.name is not None:
-                registration = exchange.registry.register(
-                    session.name, session, receiving=hello.role is Role.RECEIVE, visible=not hello.invisible
-                )
-                await stack.enter_async_context(registration)
-        except (NameTaken, RelayRefused) as error:
-            await refuse(connection, error)
-            return
-        stack.callback(session.call_off)
-        await connection.send(Welcome(greeting=shared.greeting, time=int(time.time())))
-        connection.patience = connection.deadlines.lost
-        with shared.on_registered(session):
             await session.serve()
-    await connection.close()
+        finally:
+            shared.left(session)
+    finally:
+        session.call_off()
 
 
 async def refuse(connection: Connection, error: GlideError) -> None:
