@@ -25,6 +25,7 @@ SEALED_FULL = LENGTH + LONGEST
 REKEY_EVERY = 1 << 20
 
 _LAST_NONCE = 2**64 - 1  # reserved for REKEY
+_NOTHING = memoryview(b"")  # one for all who wait
 
 # Of opened records: what is on its way to the disk, in a few batches, and what comes meanwhile.
 _ROOMS = 8
@@ -36,10 +37,9 @@ class _Rooms:
     Memory that the system has just given away costs more than what is then done with it.
     """
 
-    def __init__(self) -> None:
-        self._buffers: list[bytearray] = []
+    _buffers: tuple[bytearray, ...] = ()
 
-    def take(self, size: int) -> memoryview:
+    def _room(self, size: int) -> memoryview:
         """Room for so many bytes. It is nobody else's until all views of it have gone."""
         if size <= SEALED_FULL:
             return memoryview(bytearray(size))
@@ -47,7 +47,7 @@ class _Rooms:
             if len(buffer) >= size and _unused(buffer):
                 return memoryview(buffer)[:size]
         fresh = bytearray(size)
-        self._buffers = [fresh, *self._buffers][:_ROOMS]
+        self._buffers = (fresh, *self._buffers[: _ROOMS - 1])
         return memoryview(fresh)
 
 
@@ -61,19 +61,21 @@ def _unused(buffer: bytearray) -> bool:
 
 
 class _Cipher:
-    """A key and its counter."""
+    """A key and its counter. What is made of the key, in 2 us, has 2.4 KiB: a connection that waits does without."""
+
+    __slots__ = ("_aead", "_key", "count")
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._aead = AESGCM(key)
+        self._aead: AESGCM | None = None
         self.count = 0
 
     def next_nonce(self) -> bytes:
         """The nonce of the next record; counts, and renews the key when it is time (C7)."""
         count = self.count
         if count and count % REKEY_EVERY == 0:
-            self._key = self._aead.encrypt(_nonce(_LAST_NONCE), bytes(32), b"")[:32]
-            self._aead = AESGCM(self._key)
+            self._key = self.aead.encrypt(_nonce(_LAST_NONCE), bytes(32), b"")[:32]
+            self._aead = None
         if count == _LAST_NONCE:
             raise IntegrityError("A connection used up its counter.")
         self.count = count + 1
@@ -82,12 +84,22 @@ class _Cipher:
     def seal(self, plain: bytearray | memoryview, room: memoryview) -> None:
         """Into ``room``, which has just the size for it and its tag."""
         nonce = self.next_nonce()  # first: it may renew the key
-        self._aead.encrypt_into(nonce, plain, None, room)
+        self.aead.encrypt_into(nonce, plain, None, room)
 
     def open(self, sealed: memoryview, room: memoryview) -> None:
         """The same, back. Raises InvalidTag; the counter does not turn back."""
         nonce = self.next_nonce()
-        self._aead.decrypt_into(nonce, sealed, None, room)
+        self.aead.decrypt_into(nonce, sealed, None, room)
+
+    @property
+    def aead(self) -> AESGCM:
+        if self._aead is None:
+            self._aead = AESGCM(self._key)
+        return self._aead
+
+    def rest(self) -> None:
+        """Nothing is sealed or opened for a while."""
+        self._aead = None
 
 
 def _nonce(number: int) -> bytes:
@@ -95,13 +107,12 @@ def _nonce(number: int) -> bytes:
     return b"\0\0\0\0" + number.to_bytes(8, "big")
 
 
-class Sealer:
+class Sealer(_Rooms):
     """Plaintext in, records out."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = _Cipher(key)
         self._pending = bytearray()
-        self._rooms = _Rooms()
 
     @property
     def pending(self) -> int:
@@ -111,7 +122,7 @@ class Sealer:
     def seal(self, *pieces: bytes | bytearray | memoryview) -> memoryview:
         """The full records that ``pieces`` complete; what is left over waits. May be empty."""
         total = len(self._pending) + sum(map(len, pieces))
-        room = self._rooms.take(total // FULL * SEALED_FULL)
+        room = self._room(total // FULL * SEALED_FULL)
         at = 0
         for piece in pieces:
             view = memoryview(piece)
@@ -140,6 +151,7 @@ class Sealer:
         out = bytearray(LENGTH + len(self._pending) + TAG)
         self._seal_one(self._pending, memoryview(out), 0)
         self._pending.clear()
+        self._cipher.rest()
         return bytes(out)
 
     def _seal_one(self, plain: bytearray | memoryview, room: memoryview, at: int) -> int:
@@ -151,7 +163,7 @@ class Sealer:
         return end
 
 
-class Opener:
+class Opener(_Rooms):
     """Records in, plaintext out, in whatever pieces they come.
 
     Feed a piece, then call :meth:`next` until it returns None. Holds the last piece and at most one record that
@@ -161,9 +173,8 @@ class Opener:
     def __init__(self, key: bytes) -> None:
         self._cipher = _Cipher(key)
         self._partial = bytearray()
-        self._view = memoryview(b"")
+        self._view = _NOTHING
         self._spoilt = False  # a record did not open: no later one does
-        self._rooms = _Rooms()
 
     @property
     def between_records(self) -> bool:
@@ -181,7 +192,7 @@ class Opener:
         Raises :class:`IntegrityError` for a record that does not open; nothing of it is handed out.
         """
         if self._spoilt:
-            self._view = memoryview(b"")
+            self._view = _NOTHING
             raise _changed()
         sealed: list[memoryview] = []
         if self._partial:
@@ -199,7 +210,9 @@ class Opener:
         self._view = view[at:]
         if not sealed:
             self._partial += self._view
-            self._view = memoryview(b"")
+            self._view = _NOTHING
+            if not self._partial:
+                self._cipher.rest()
             return None
         return self._open(sealed)
 
@@ -223,7 +236,7 @@ class Opener:
 
     def _open(self, sealed: list[memoryview]) -> memoryview:
         """All of these, or those before the first that does not open."""
-        plain = self._rooms.take(sum(max(len(record) - TAG, 0) for record in sealed))
+        plain = self._room(sum(max(len(record) - TAG, 0) for record in sealed))
         at = 0
         for number, record in enumerate(sealed):
             end = at + len(record) - TAG

@@ -29,6 +29,8 @@ _BULK = 1024 * 1024
 # So many frames are taken in without a checkpoint.
 _BREATH = 64
 
+_NO_EVENTS: Iterator[Frame | Data] = iter(())
+
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -69,11 +71,11 @@ class Connection:
         # Until two clients are joined what follows a record may be none of ours: those are opened one by one.
         self._room = memoryview(bytearray(_BULK)) if purpose is Purpose.END_TO_END else None
         self._decoder = frames.Decoder()
-        self._events: Iterator[Frame | Data] = iter(())
+        self._events = _NO_EVENTS
         self._sending = trio.Lock()
         self._ruined = False
         self._mentioned: Message | None = None
-        self._something_to_mention = trio.Event()
+        self._wake: trio.Event | None = None  # there is something to mention; only where keep_alive runs
         self._last_sent = trio.current_time()
         self.last_heard = trio.current_time()
 
@@ -143,11 +145,10 @@ class Connection:
         while self.machine.state is not State.CLOSED:
             wait = self._last_sent + self.deadlines.keepalive - trio.current_time()
             with trio.move_on_after(wait if wait > 0 else self.deadlines.keepalive):
-                if wait > 0 or self._sending.locked():
-                    await self._something_to_mention.wait()
+                if self._mentioned is None and (wait > 0 or self._sending.locked()):
+                    self._wake = trio.Event()
+                    await self._wake.wait()
             said, self._mentioned = self._mentioned, None
-            if said is not None:
-                self._something_to_mention = trio.Event()
             if self._sending.locked():
                 continue
             if said is not None and self.machine.may_say(said.kind):
@@ -167,7 +168,8 @@ class Connection:
         That is the work of :meth:`keep_alive`.
         """
         self._mentioned = message
-        self._something_to_mention.set()
+        if self._wake is not None:
+            self._wake.set()
 
     # --- receiving ---
 
@@ -190,6 +192,7 @@ class Connection:
             elif (plaintext := self._opener.next(_BULK // FULL if self._room else 1)) is not None:
                 self._events = self._decoder.feed(plaintext)
             else:
+                self._events = _NO_EVENTS
                 self._opener.feed(await self._read())
 
     def _judge(self, event: Frame | Data) -> Message | Data | None:
@@ -217,15 +220,15 @@ class Connection:
     async def _read(self) -> bytes | bytearray | memoryview:
         """What comes next; used up before the next call."""
         try:
-            with trio.fail_after(self.patience):
+            with trio.move_on_after(self.patience) as waiting:
                 if self._room is None:
                     piece: bytes | bytearray | memoryview = await self.stream.receive_some(READ_SIZE)
                 else:
                     piece = self._room[: await sockets.receive_into(self.stream, self._room)]
         except BROKEN:
             raise self._lost() from None
-        except trio.TooSlowError:
-            raise self._lost(f"was silent for {self.patience:.0f} s") from None
+        if waiting.cancelled_caught:
+            raise self._lost(f"was silent for {self.patience:.0f} s")
         if not piece:
             raise self._lost()
         self.last_heard = trio.current_time()

@@ -67,6 +67,8 @@ class _Buffered:
             raise self._gone() from None
 
     async def _until(self, enough: Callable[[], bool], *, eof_ends: bool = False) -> None:
+        if enough():
+            return
         try:
             with trio.fail_after(self._seconds):
                 while not enough():

@@ -39,8 +39,9 @@ class Clients:
         """It has been welcomed."""
         self._turns[client] = trio.current_time() + self._keepalive
 
-    def left(self, client: Client) -> None:
-        self._turns.pop(client, None)
+    def left(self, client: Client) -> bool:
+        """It ends; True if it had been welcomed."""
+        return self._turns.pop(client, None) is not None
 
     async def keep_alive(self) -> None:
         """Say to each in turn that the relay is here, until cancelled."""

@@ -162,10 +162,10 @@ class Relay:
 
     async def _greet(self, stream: trio.SocketStream) -> None:
         """Find out who a new connection is and what it wants, and hand it to its nursery."""
-        address = _address(stream)
+        host, address = _peer(stream)
         try:
-            with self._admission.connection(_host(stream)), self._admission.handshake(_host(stream)):
-                await self._admit(stream, address)
+            with self._admission.connection(host), self._admission.handshake(host):
+                await self._admit(stream, host, address)
         except RelayRefused as error:
             with self._admission.farewell() as politely:
                 if politely:
@@ -181,7 +181,7 @@ class Relay:
             await trio.aclose_forcefully(stream)
             raise
 
-    async def _admit(self, stream: trio.SocketStream, address: str) -> None:
+    async def _admit(self, stream: trio.SocketStream, host: str, address: str) -> None:
         """Let a connection prove a key and say its first message; then it belongs to another nursery."""
         deadlines = self.config.deadlines
         connection, _, _ = await respond(
@@ -191,30 +191,31 @@ class Relay:
         with trio.move_on_after(deadlines.handshake):
             match await connection.receive():
                 case Hello() as hello:
-                    self._control.start_soon(self._guarded, connection, session.run, hello, self._shared)
+                    self._control.start_soon(self._guarded, host, connection, session.run, hello, self._shared)
                 case Ticket() as ticket:
-                    await self._seat(connection, ticket)
+                    await self._seat(host, connection, ticket)
             return
         raise Stalled(f"It said nothing within {deadlines.handshake:.0f} s.")
 
-    async def _seat(self, connection: Connection, ticket: Ticket) -> None:
+    async def _seat(self, host: str, connection: Connection, ticket: Ticket) -> None:
         """Give a data connection its place, or tell it that it has none."""
         try:
             seat = self._tickets.redeem(ticket.ticket, connection.peer_key)
         except RelayRefused as error:
             await session.refuse(connection, error)
         else:
-            self._data.start_soon(self._guarded, connection, seat.take)
+            self._data.start_soon(self._guarded, host, connection, seat.take)
 
     async def _guarded(
         self,
+        host: str,
         connection: Connection,
         serve: Callable[[Connection, Unpack[Arguments]], Awaitable[None]],
         *arguments: *Arguments,
     ) -> None:
         """Whatever happens to one connection ends that connection alone."""
         try:
-            with self._admission.connection(_host(connection.stream)):
+            with self._admission.connection(host):
                 await serve(connection, *arguments)
         except ConnectionLost:
             pass
@@ -234,8 +235,7 @@ class Relay:
             client.leave_when_idle()
 
     def _left(self, client: ClientSession) -> None:
-        self._clients.left(client)
-        if client.name is not None:
+        if self._clients.left(client) and client.name is not None:
             self._report(events.Disconnected(client.name, client.connection.peer))
 
     def _spawn_transfer(self, own: Callable[[], Awaitable[None]]) -> None:
@@ -255,18 +255,10 @@ def _anybody(key: bytes) -> None:
     """A relay takes any key; what a key may do is decided where it is asked for."""
 
 
-def _host(stream: trio.abc.Stream) -> str:
-    """The address that limits are counted by."""
-    assert isinstance(stream, trio.SocketStream)
-    try:
-        return str(stream.socket.getpeername()[0])
-    except OSError:
-        return "gone"
-
-
-def _address(stream: trio.SocketStream) -> str:
+def _peer(stream: trio.SocketStream) -> tuple[str, str]:
+    """The host that limits are counted by, and the address as it is written."""
     try:
         host, port = stream.socket.getpeername()[:2]
     except OSError:
-        return "gone"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return "gone", "gone"
+    return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

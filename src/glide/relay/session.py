@@ -56,7 +56,7 @@ _NEAR = 500
 
 @dataclass(frozen=True)
 class Shared:
-    """What the sessions of one relay have in common, and whom they tell that they are registered, and are no more."""
+    """What the sessions of one relay have in common, and whom they tell that they are welcome, and that they end."""
 
     exchange: Exchange
     clients: Clients
@@ -231,23 +231,17 @@ async def run(connection: Connection, hello: Hello, shared: Shared) -> None:
             )
         )
         async with registration:
-            await _welcomed(session, shared)
+            try:
+                await connection.send(Welcome(greeting=shared.greeting, time=int(time.time())))
+                shared.came(session)
+                await session.serve()
+            finally:
+                shared.left(session)
+                session.call_off()
     except (NameTaken, RelayRefused) as error:  # which nothing raises any more once it is welcome
         await refuse(connection, error)
     else:
         await connection.close()
-
-
-async def _welcomed(session: ClientSession, shared: Shared) -> None:
-    try:
-        await session.connection.send(Welcome(greeting=shared.greeting, time=int(time.time())))
-        shared.came(session)
-        try:
-            await session.serve()
-        finally:
-            shared.left(session)
-    finally:
-        session.call_off()
 
 
 async def refuse(connection: Connection, error: GlideError) -> None:
