@@ -14,7 +14,7 @@ BIN   := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types pytest soak chaos cov bench fmt clean
+.PHONY: help demo test lint types pytest soak chaos cov bench load fmt clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -51,6 +51,9 @@ bench: $(VENV)/installed ## measure glide beside real peers, ten minutes; result
 	@$(MAKE) --no-print-directory $(BENCH)/installed || echo "going on without plots" >&2
 	@if test -e $(BENCH)/installed; then exec $(BENCH)/bin/python -m tests.bench $(ARGS); \
 	else exec $(BIN)/python -m tests.bench $(ARGS); fi
+
+load: $(VENV)/installed ## 10,000 clients and 200 transfers at one relay, and one slow receiver among 50 fast ones
+	$(BIN)/python -m tests.load $(ARGS)
 
 fmt: $(VENV)/installed ## repair what ruff can repair, and format
 	$(BIN)/ruff check --fix
