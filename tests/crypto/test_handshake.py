@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,20 @@ def test_C5_secrets_and_handshakes_do_not_show_their_keys() -> None:
         for key in (alice.send, alice.receive, ALICE.private):
             assert key.hex() not in shown
             assert repr(key)[2:-1] not in shown
+
+
+def test_a_finished_handshake_is_freed_at_once_and_with_it_the_ephemeral_key() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        pair = Pair.new()
+        held = [weakref.ref(side._noise) for side in (pair.alice, pair.bob)]
+        assert all(ref() is not None for ref in held)
+        pair.run()
+        del pair
+        assert [ref() for ref in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 # --- somebody in between ---------------------------------------------------------------------------------

@@ -106,6 +106,20 @@ def test_C8_a_full_record_is_what_the_library_encrypts() -> None:
 # --- there and back --------------------------------------------------------------------------------------
 
 
+def test_who_waits_holds_keys_and_nothing_that_is_made_of_them_again() -> None:
+    sealer, opener = Sealer(KEY), Opener(KEY)
+    for said in (b"hello", b"again"):
+        sealer.seal(said)
+        assert sealer._cipher._aead is None, "nothing was sealed yet"
+        opener.feed(sealer.flush())
+        opened = opener.next()
+        assert opened is not None
+        assert opened == said
+        assert opener._cipher._aead is not None, "there may be more"
+        assert opener.next() is None
+        assert sealer._cipher._aead is opener._cipher._aead is None
+
+
 @given(st.data(), st.lists(blobs(3 * FULL), max_size=4))
 @settings(max_examples=60)
 def test_any_cut_of_the_stream_opens_to_what_was_sealed(data: st.DataObject, flights: list[bytes]) -> None:

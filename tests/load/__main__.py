@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench.rounds import markdown
+from tests.bench.tables import markdown
 from tests.load.crowd import crowd
 from tests.load.fairness import fairness
 

@@ -10,11 +10,11 @@ from statistics import median, quantiles
 from typing import Any
 
 from tests.load.generator import Generator
+from tests.load.parts import ASKING
 from tests.load.relay import RelayProcess
 
 _GENERATORS = 3
 _IDLE = 10.0  # seconds for which the crowd is only looked at
-_UNDER_WAY = 10.0  # and for which the transfers run
 _ASKED_EVERY = 0.05
 _GRACE = 60.0
 KIB, MIB = 1024, 1024 * 1024
@@ -86,7 +86,7 @@ class Crowded:
         before = receivers.ask("count")
         with self.measured("under_way"):
             self._prober.say("page")
-            deadline = time.monotonic() + _UNDER_WAY
+            deadline = time.monotonic() + ASKING
             most_resident = most_pipes = 0
             while time.monotonic() < deadline:
                 most_resident = max(most_resident, self._relay.resident)

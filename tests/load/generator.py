@@ -7,6 +7,7 @@ then it reads words, one a line, and answers each with another. It ends with its
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -74,9 +75,13 @@ async def serve(part: str, home: Home, numbers: range, pause: float) -> None:
         nursery.cancel_scope.cancel()
 
 
+# Generators give way to the relay, as if they were on other machines; who measures does not.
+_NICE = {"prober": 0}
+
 if __name__ == "__main__":
     _, _part, _port, _key, _first, _count, _pause = sys.argv
     _hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
+    os.nice(_NICE.get(_part, 10))
     _numbers = range(int(_first), int(_first) + int(_count))
     trio.run(serve, _part, Home(int(_port), bytes.fromhex(_key)), _numbers, float(_pause))
