@@ -18,6 +18,7 @@ from glide.relay.seats import Seats
 from glide.relay.server import Config
 from glide.relay.splicing import Budget
 from glide.relay.transfer import Tickets, Transfer
+from glide.relay.turns import Turns
 from tests.relay.conftest import Start
 
 FIRST, SECOND = b"1" * 16, b"2" * 16
@@ -62,7 +63,9 @@ class Somebody:
 @pytest.fixture
 def exchange(nursery: trio.Nursery) -> Exchange:
     registry, limits = LocalRegistry[Party](64), Limits()
-    return Exchange(registry, Seats(1), Tickets(), nursery.start_soon, trio.Event(), limits, Budget(limits))
+    return Exchange(
+        registry, Seats(1), Tickets(), nursery.start_soon, trio.Event(), limits, Budget(limits), Turns(limits.turns)
+    )
 
 
 async def test_the_place_of_whoever_withdraws_when_it_is_their_turn_is_the_next_one_s(

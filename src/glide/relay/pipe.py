@@ -27,6 +27,7 @@ import trio
 from glide.net.connection import BROKEN
 from glide.relay.limits import Limits
 from glide.relay.splicing import Budget, KernelPipe
+from glide.relay.turns import Turns
 
 Chunk: TypeAlias = bytes | KernelPipe
 
@@ -62,7 +63,8 @@ class Lane:
 class End:
     """One side of a pipe: where its task finds the lanes, and how it learns that the other side has ended."""
 
-    def __init__(self, forth: Lane, back: Lane, limits: Limits) -> None:
+    def __init__(self, forth: Lane, back: Lane, limits: Limits, turns: Turns) -> None:
+        self._turns = turns
         self._forth = forth
         self._back = back
         self._limits = limits
@@ -123,10 +125,12 @@ class End:
             assert isinstance(stream, trio.SocketStream), "only sockets are spliced"
             pipe = await lane.empty.receive()
             lane.filling = True
+            await self._turns.take()
             await pipe.fill(stream)
             lane.filling = False
             return pipe
         lane.filling = True
+        await self._turns.take()
         block = bytes(await stream.receive_some(self._limits.chunk))
         lane.filling = False
         return block
@@ -142,6 +146,7 @@ class End:
                         if isinstance(chunk, KernelPipe):
                             await self._empty(chunk, stream)
                         else:
+                            await self._turns.take()
                             await stream.send_all(chunk)
                             self._delivered(len(chunk))
                         lane.draining = False
@@ -156,6 +161,7 @@ class End:
         """Deliver all that is in a pipe, and return it."""
         assert isinstance(stream, trio.SocketStream), "only sockets are spliced"
         while pipe:
+            await self._turns.take()
             self._delivered(await pipe.drain_some(stream))
         try:
             self._back.empty_in.send_nowait(pipe)
@@ -185,10 +191,11 @@ async def _discard(stream: trio.abc.ReceiveStream, size: int) -> None:
 class Pipe:
     """Both directions of one transfer."""
 
-    def __init__(self, limits: Limits, budget: Budget) -> None:
+    def __init__(self, limits: Limits, budget: Budget, turns: Turns | None = None) -> None:
+        turns = turns or Turns()  # a bridge that has a process for itself
         self.forth, self.back = Lane(limits, budget), Lane(limits, budget)
-        self.sender = End(self.forth, self.back, limits)
-        self.receiver = End(self.back, self.forth, limits)
+        self.sender = End(self.forth, self.back, limits, turns)
+        self.receiver = End(self.back, self.forth, limits, turns)
         self.sender.other, self.receiver.other = self.receiver, self.sender
         self._limits = limits
 

@@ -27,6 +27,7 @@ from glide.relay.registry import Registry
 from glide.relay.seats import Seats
 from glide.relay.splicing import Budget
 from glide.relay.transfer import Tickets, Transfer
+from glide.relay.turns import Turns
 
 # Starts a transfer's own task, in the nursery that outlives control connections.
 Spawn = Callable[[Callable[[], Awaitable[None]]], None]
@@ -68,6 +69,7 @@ class Exchange:
     draining: trio.Event
     limits: Limits
     budget: Budget
+    turns: Turns
 
 
 class Outgoing:
@@ -156,7 +158,7 @@ class Outgoing:
             seats.wake(receiver.key)
             return
         transfer = self._transfer = Transfer(
-            self.sender.key, receiver.key, self._exchange.limits, self._exchange.budget
+            self.sender.key, receiver.key, self._exchange.limits, self._exchange.budget, self._exchange.turns
         )
         # Counted from now on, not from when the task first runs: a drain must not miss it.
         seats.take(receiver.key)

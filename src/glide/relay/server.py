@@ -37,6 +37,7 @@ from glide.relay.seats import Seats
 from glide.relay.session import ClientSession
 from glide.relay.splicing import Budget
 from glide.relay.transfer import Tickets
+from glide.relay.turns import Turns
 from glide.text import printable
 
 log = logging.getLogger("glide.relay")
@@ -76,6 +77,7 @@ class Relay:
         self._clients = Clients(config.deadlines.keepalive)
         self._draining = trio.Event()
         self._transfers = 0
+        self._turns = Turns(config.limits.turns)
         exchange = Exchange(
             self.registry,
             Seats(config.limits.transfers_per_client),
@@ -84,6 +86,7 @@ class Relay:
             self._draining,
             config.limits,
             Budget(config.limits),
+            self._turns,
         )
         self._shared = session.Shared(exchange, self._clients, config.greeting, self._came, self._left)
         self._control: trio.Nursery
@@ -112,6 +115,7 @@ class Relay:
         # it is done, the others having been told goodbye; then the last transfer ends, or the grace does.
         async with trio.open_nursery() as keeping:
             keeping.start_soon(self._clients.keep_alive)
+            keeping.start_soon(self._turns.run)
             async with (
                 trio.open_nursery() as self._data,
                 trio.open_nursery() as self._control,

@@ -19,6 +19,7 @@ from glide.protocol.messages import Joined, Refused
 from glide.relay.limits import Limits
 from glide.relay.pipe import End, Pipe
 from glide.relay.splicing import Budget
+from glide.relay.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Tickets:
 class Transfer:
     """From the push until both data connections have ended."""
 
-    def __init__(self, sender: bytes, receiver: bytes, limits: Limits, budget: Budget) -> None:
-        self.pipe = Pipe(limits, budget)
+    def __init__(self, sender: bytes, receiver: bytes, limits: Limits, budget: Budget, turns: Turns) -> None:
+        self.pipe = Pipe(limits, budget, turns)
         self.seats = (Seat(self, self.pipe.sender, sender), Seat(self, self.pipe.receiver, receiver))
         self.linger = limits.linger
         self._limits = limits
