@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--clients", type=count, default=10_000, metavar="N", help="who are merely here")
     parser.add_argument("--transfers", type=count, default=200, metavar="N", help="under way beside them")
     parser.add_argument("--fast", type=count, default=50, metavar="N", help="fast transfers of the fairness run")
-    parser.add_argument("--rounds", type=count, default=6, metavar="N", help="of it, with the slow one and without")
+    parser.add_argument("--rounds", type=count, default=8, metavar="N", help="of it, with the slow one and without")
+    parser.add_argument("--only", choices=["crowd", "fairness"], help="one of the two")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options = parser.parse_args(arguments)
     if not sys.platform.startswith("linux"):
@@ -60,6 +61,8 @@ def main(arguments: list[str]) -> int:
     served = True
     print(system, flush=True)
     for name, run in runs.items():
+        if options.only not in (None, name):
+            continue
         rows, problems, figures[name] = run()
         figures[name]["problems"] = problems
         served = served and not problems

@@ -10,8 +10,8 @@ from typing import Any
 from tests.load.generator import Generator
 from tests.load.relay import RelayProcess
 
-_ROUND = 3.0  # seconds that are measured
-_SETTLE = 1.0  # and before them, for buffers to fill
+_ROUND = 2.0  # seconds that are measured
+_SETTLE = 0.5  # and before them, for buffers to fill
 _SLOTH_PAUSE = 0.5  # seconds between two reads of 64 KiB
 MIB = 1024 * 1024
 
@@ -36,6 +36,7 @@ def fairness(fast: int, rounds: int) -> tuple[list[list[str]], list[str], Figure
         pusher = started("senders", range(fast, fast + 1))
         senders.ask("start")
         rates: dict[bool, list[float]] = {False: [], True: []}
+        costs: dict[bool, list[float]] = {False: [], True: []}
         least = 1.0
         problems: list[str] = []
         # In pairs whose order alternates, so that what changes slowly on the machine falls on both alike.
@@ -44,8 +45,10 @@ def fairness(fast: int, rounds: int) -> tuple[list[list[str]], list[str], Figure
                 if slow:
                     pusher.ask("start")
                 time.sleep(_SETTLE)
-                rate, share = measured(receivers)
+                cpu = relay.cpu
+                moved, rate, share = measured(receivers)
                 rates[slow].append(rate)
+                costs[slow].append((relay.cpu - cpu) / moved * 1024 * MIB)
                 least = min(least, share)
                 if slow:
                     problems += pusher.ask("drop")["problems"]
@@ -57,23 +60,32 @@ def fairness(fast: int, rounds: int) -> tuple[list[list[str]], list[str], Figure
             problems.append("the slow one got nothing")
         problems += slowly["problems"]
     ratios = [with_sloth / without for without, with_sloth in zip(rates[False], rates[True], strict=True)]
-    figures = {"fast": fast, "without": rates[False], "with": rates[True], "ratios": ratios, "least_share": least}
+    figures = {
+        "fast": fast,
+        "without": rates[False],
+        "with": rates[True],
+        "ratios": ratios,
+        "least_share": least,
+        "cpu": costs,
+    }
     rows = [
         [f"{fast} fast transfers alone, in all", f"{median(rates[False]) / MIB:.0f} MiB/s"],
         ["the same beside one whose receiver takes 128 KiB/s", f"{median(rates[True]) / MIB:.0f} MiB/s"],
         ["that is, median of the rounds", f"{(median(ratios) - 1) * 100:+.1f} %"],
+        ["relay CPU for a GiB, alone and beside it", f"{median(costs[False]):.2f} and {median(costs[True]):.2f} s"],
         ["the least that one of them got in a round, of an equal share", f"{least * 100:.0f} %"],
     ]
     return rows, problems, figures
 
 
-def measured(receivers: Generator) -> tuple[float, float]:
-    """Bytes a second of all, and what the last of them got of an equal share."""
+def measured(receivers: Generator) -> tuple[int, float, float]:
+    """Bytes of all, the same a second, and what the last of them got of an equal share."""
     before = receivers.ask("count")
     time.sleep(_ROUND)
     after = receivers.ask("count")
     moved = [now - then for now, then in zip(after["bytes"], before["bytes"], strict=True)]
-    return sum(moved) / (after["at"] - before["at"]), min(moved) * len(moved) / max(sum(moved), 1)
+    total = max(sum(moved), 1)
+    return total, total / (after["at"] - before["at"]), min(moved) * len(moved) / total
 
 
 def served(senders: Generator, receivers: Generator, count: int) -> list[str]:

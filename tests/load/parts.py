@@ -121,7 +121,9 @@ class Receivers(Part):
             async with self.home.client(f"receiver-{number}", me, Role.RECEIVE) as connection:
                 task_status.started()
                 while True:
-                    async with await self.home.rung(connection, me) as stream:
+                    stream, first = await self.home.rung(connection, me)
+                    self._bytes[number] += len(first)
+                    async with stream:
                         await self._take(number, stream)
                     self._ended += 1
                     if self._ended == len(self.numbers):

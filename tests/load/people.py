@@ -59,15 +59,15 @@ class Home:
                 yield connection
                 nursery.cancel_scope.cancel()
 
-    async def join(self, identity: Identity, ticket: bytes) -> trio.SocketStream:
-        """The bare stream to whoever has the other ticket."""
+    async def join(self, identity: Identity, ticket: bytes) -> tuple[trio.SocketStream, bytes]:
+        """The bare stream to whoever has the other ticket, and their first bytes if any."""
         connection = await self.connect(identity, Purpose.DATA)
         await connection.send(Ticket(ticket=ticket))
         answer = await connection.receive()
         stream, rest = connection.detach()
-        if not isinstance(answer, Joined) or rest or not isinstance(stream, trio.SocketStream):
+        if not isinstance(answer, Joined) or not isinstance(stream, trio.SocketStream):
             raise Unserved(f"a data connection heard {answer!r}")
-        return stream
+        return stream, rest
 
     async def ring(self, connection: Connection, identity: Identity, to: str) -> trio.SocketStream:
         """Push to somebody who is there."""
@@ -75,9 +75,10 @@ class Home:
         while not isinstance(answer := await connection.receive(), Ringing):
             if not isinstance(answer, Waiting):
                 raise Unserved(f"a push to {to} heard {answer!r}")
-        return await self.join(identity, answer.ticket)
+        stream, _ = await self.join(identity, answer.ticket)  # a receiver says nothing here
+        return stream
 
-    async def rung(self, connection: Connection, identity: Identity) -> trio.SocketStream:
+    async def rung(self, connection: Connection, identity: Identity) -> tuple[trio.SocketStream, bytes]:
         """Wait for a push, and come."""
         while not isinstance(incoming := await connection.receive(), Incoming):
             pass  # the relay's hints

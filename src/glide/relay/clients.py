@@ -52,10 +52,11 @@ class Clients:
                 client.keep_alive()
 
     def due(self, now: float) -> list[Client]:
-        """Whose turn it is, at most :data:`BREATH`; their next one is a while from now."""
+        """Whose turn it is, or almost, at most :data:`BREATH`; their next one is a while from now."""
+        soon = now + self._keepalive / 100  # who came within 0.3 s has one turn: waking up takes longer than speaking
         found: list[Client] = []
         for client, turn in self._turns.items():
-            if turn > now or len(found) == BREATH:
+            if turn > soon or len(found) == BREATH:
                 break
             found.append(client)
         for client in found:

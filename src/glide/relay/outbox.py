@@ -82,7 +82,7 @@ class Outbox:
 
     def _open(self) -> trio.MemorySendChannel[Message]:
         if self._channel is None:
-            self._channel = trio.open_memory_channel[Message](self._most)
+            self._channel = trio.open_memory_channel(self._most)
             self._start()
         return self._channel[0]
 
