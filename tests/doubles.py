@@ -22,9 +22,10 @@ from glide.client import endtoend
 from glide.client.address import Address
 from glide.crypto.identity import Identity
 from glide.errors import ConnectionLost, Declined, GlideError, NobodyThere, RelayRefused
-from glide.net.connection import Connection, close_gently
+from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
 from glide.net.opening import initiate, respond
+from glide.net.streams import close_gently
 from glide.protocol.fields import Message
 from glide.protocol.frames import Data
 from glide.protocol.messages import (

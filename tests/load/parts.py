@@ -13,7 +13,8 @@ import trio
 
 from glide.crypto.identity import Identity
 from glide.errors import GlideError
-from glide.net.connection import BROKEN, Connection
+from glide.net.connection import Connection
+from glide.net.streams import BROKEN
 from glide.protocol.messages import Goodbye, People, Role, Who
 from tests.load.people import Home, Unserved
 

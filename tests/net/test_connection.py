@@ -22,7 +22,8 @@ from glide.errors import (
     ProtocolError,
     Stalled,
 )
-from glide.net.connection import Connection, close_gently, explained
+from glide.net.connection import Connection, explained
+from glide.net.streams import close_gently
 from glide.protocol import frames
 from glide.protocol.endtoend import Abort, Blocks, Busy, Digests, Done, End, Item, Offer, Page, Receipt, Want
 from glide.protocol.fields import Message

@@ -220,7 +220,7 @@ class Opener(_Rooms):
         """The bytes behind the last record that was handed out, taken: for a stream that stops being records."""
         rest = bytes(self._partial) + bytes(self._view)
         self._partial.clear()
-        self._view = memoryview(b"")
+        self._view = _NOTHING
         return rest
 
     def _top_up(self) -> bool:

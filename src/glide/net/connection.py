@@ -11,8 +11,9 @@ import trio
 from glide.crypto.handshake import Secrets
 from glide.crypto.records import FULL, Opener, Sealer
 from glide.errors import ConnectionLost, GlideError, Stopped, one_error
-from glide.net import sockets
+from glide.net import streams
 from glide.net.deadlines import Deadlines
+from glide.net.streams import BROKEN, close_gently
 from glide.protocol import frames, messages
 from glide.protocol.endtoend import Abort
 from glide.protocol.fields import Message
@@ -30,8 +31,6 @@ _BULK = 1024 * 1024
 _BREATH = 64
 
 _NO_EVENTS: Iterator[Frame | Data] = iter(())
-
-BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Connection:
@@ -124,7 +123,7 @@ class Connection:
     async def _transmit(self, sealed: bytes | memoryview, patience: float) -> None:
         try:
             with trio.fail_after(patience):
-                await sockets.send_all(self.stream, sealed)
+                await streams.send_all(self.stream, sealed)
         except BaseException as error:
             # Part of a record may be out: nothing sensible can follow it.
             self._ruined = True
@@ -224,7 +223,7 @@ class Connection:
                 if self._room is None:
                     piece: bytes | bytearray | memoryview = await self.stream.receive_some(READ_SIZE)
                 else:
-                    piece = self._room[: await sockets.receive_into(self.stream, self._room)]
+                    piece = self._room[: await streams.receive_into(self.stream, self._room)]
         except BROKEN:
             raise self._lost() from None
         if waiting.cancelled_caught:
@@ -319,20 +318,3 @@ async def explained(connection: Connection, on_loss: Callable[[], str]) -> Async
                     keeping.cancel()
     except ConnectionLost as error:
         raise ConnectionLost(error.what, on_loss(), error.next) from None
-
-
-async def close_gently(stream: trio.abc.HalfCloseableStream, seconds: float) -> None:
-    """Close so that the peer can still read what was sent: say that it was all, and read until it is gone.
-
-    A socket that is closed with unread bytes resets the connection, and takes what is on its way to the
-    peer with it. Takes at most ``seconds``, cancelled or not; the stream is closed afterwards in any case.
-    """
-    try:
-        with trio.move_on_after(seconds, shield=True):
-            await stream.send_eof()
-            while await stream.receive_some(READ_SIZE):
-                pass
-    except BROKEN:
-        pass
-    finally:
-        await trio.aclose_forcefully(stream)

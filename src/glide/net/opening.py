@@ -9,8 +9,9 @@ import trio
 from glide.crypto.handshake import LONGEST_MESSAGE, Handshake, prologue
 from glide.crypto.identity import Identity
 from glide.errors import ConnectionLost, IntegrityError, NotGlide, Stalled
-from glide.net.connection import BROKEN, Connection, close_gently
+from glide.net.connection import Connection
 from glide.net.deadlines import Deadlines
+from glide.net.streams import BROKEN, close_gently
 from glide.protocol import frames, preface
 from glide.protocol.endtoend import Capabilities
 from glide.protocol.frames import Kind

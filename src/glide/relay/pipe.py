@@ -24,7 +24,7 @@ from typing import TypeAlias
 
 import trio
 
-from glide.net.connection import BROKEN
+from glide.net.streams import BROKEN
 from glide.relay.limits import Limits
 from glide.relay.splicing import Budget, KernelPipe
 from glide.relay.turns import Turns

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import trio
 
 from glide.errors import ConnectionLost, NobodyThere, RelayRefused
-from glide.net.connection import Connection, close_gently
+from glide.net.connection import Connection
+from glide.net.streams import close_gently
 from glide.protocol.messages import Joined, Refused
 from glide.relay.limits import Limits
 from glide.relay.pipe import End, Pipe

@@ -1,4 +1,4 @@
-"""Much at once, in and out of a stream.
+"""What trio's streams leave to their users: much at once, in and out, and an end that loses nothing.
 
 A trio socket goes round the event loop for every piece that it moves, and a large block leaves in five of them: a
 third of what sending it costs. Where a socket is a file descriptor, it is asked again at once for as long as it takes
@@ -12,7 +12,10 @@ import os
 
 import trio
 
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+
 _POSIX = os.name == "posix"
+_PIECE = 64 * 1024
 
 
 async def send_all(stream: trio.abc.SendStream, data: bytes | bytearray | memoryview) -> None:
@@ -61,6 +64,23 @@ async def receive_into(stream: trio.abc.ReceiveStream, room: memoryview) -> int:
                 break
             count += came
     return count
+
+
+async def close_gently(stream: trio.abc.HalfCloseableStream, seconds: float) -> None:
+    """Close so that the peer can still read what was sent: say that it was all, and read until it is gone.
+
+    A socket that is closed with unread bytes resets the connection, and takes what is on its way to the
+    peer with it. Takes at most ``seconds``, cancelled or not; the stream is closed afterwards in any case.
+    """
+    try:
+        with trio.move_on_after(seconds, shield=True):
+            await stream.send_eof()
+            while await stream.receive_some(_PIECE):
+                pass
+    except BROKEN:
+        pass
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 def _descriptor(stream: trio.SocketStream) -> int:
