@@ -23,7 +23,7 @@ async def send_all(stream: trio.abc.SendStream, data: bytes | bytearray | memory
     if not (_POSIX and isinstance(stream, trio.SocketStream)):
         await stream.send_all(data)
         return
-    await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint_if_cancelled()
     with memoryview(data) as left:
         at = 0
         while at < len(left):
@@ -34,6 +34,8 @@ async def send_all(stream: trio.abc.SendStream, data: bytes | bytearray | memory
                 await trio.lowlevel.wait_writable(stream.socket)
             except OSError as error:
                 raise _broken(error) from error
+    # Not before: whoever is cancelled while others run has sent nothing yet, and would not know it.
+    await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 async def receive_into(stream: trio.abc.ReceiveStream, room: memoryview) -> int:
