@@ -64,7 +64,7 @@ CASES: Final[dict[str, tuple[tuple[str, ...], set[str], int, int]]] = {
     "pair": (("pair", "bob", *NOWHERE), ONLINE, 47, 201),
     "doctor": (("doctor", *NOWHERE), ONLINE, 52, 201),
     "shell": (("shell", "--as", "bob", *NOWHERE), SENDS | RECEIVES | HOOKS, 94, 203),
-    "serve": (("serve", "--greeting", "x" * 401), ONLINE | {"glide.relay"}, 52, 201),
+    "serve": (("serve", "--greeting", "x" * 401), ONLINE | {"glide.relay"}, 56, 201),
 }
 
 

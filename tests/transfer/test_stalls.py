@@ -42,6 +42,7 @@ from tests.transfer.halves import (
     open_files,
     receive,
     send,
+    socket_pair,
     take_offer,
     transferred,
     while_reading,
@@ -251,8 +252,9 @@ async def test_a_receiver_whose_disk_stops_is_given_up_by_the_sender_who_names_i
     path: Path, place: Place, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_the_disk(monkeypatch, stuck)
+    os.truncate(path, 32 * BLOCK)  # far more than can be on its way
     alice, bob = Side(), Side()
-    async with joined(BRISK) as (near, far), trio.open_nursery() as nursery:
+    async with joined(BRISK, socket_pair) as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(send, near, alice, gather(path), Terms(idle=1.0, stalled=0.4))
         nursery.start_soon(receive, far, bob, place, Terms(idle=0, stalled=0.2))
     assert "stalled for 1s: waiting for bob's disk" in alice.failed_with(Stalled)
