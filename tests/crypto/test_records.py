@@ -258,6 +258,45 @@ def test_a_record_that_is_dropped_repeated_swapped_or_changed_is_noticed_at_once
     assert opened([one, two[:-5]]) == (b"one", False)  # what ends early is for the protocol to notice
 
 
+def test_records_that_came_together_open_together_up_to_the_first_that_does_not() -> None:
+    plains = [b"one", b"", b"three", b"four"]
+    records = record_list([plain or b"-" for plain in plains])
+    opener = Opener(KEY)
+    opener.feed(b"".join(records))
+    assert bytes(opener.next(3) or b"") == b"one-three"
+    assert bytes(opener.next(3) or b"") == b"four"
+    assert opener.next(3) is None
+    opener = Opener(KEY)
+    opener.feed(records[0] + records[1] + records[3] + records[2])
+    assert bytes(opener.next(9) or b"") == b"one-"
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            opener.next(9)
+
+
+def test_a_buffer_is_used_again_once_nobody_looks_at_it_and_not_before() -> None:
+    size = 4 * FULL
+    plains = [bytes([number]) * size for number in range(20)]
+    sealer, opener = Sealer(KEY), Opener(KEY)
+    seen: set[int] = set()
+    held: list[memoryview] = []
+    for number, plain in enumerate(plains):
+        sealed = sealer.seal(plain)
+        seen.add(id(sealed.obj))
+        opener.feed(sealed)
+        opened = opener.next(4)
+        assert opened is not None
+        held.append(opened[number : size - number])  # a view of a view keeps it, too
+        held = held[-3:]
+        for behind, view in enumerate(reversed(held)):
+            then = number - behind
+            assert view == plains[then][then : size - then], "what somebody looks at does not change"
+        del opened, sealed
+        assert opener.next(4) is None
+    assert len(seen) == 1, "a sealer has sent the last block before the next"
+    assert len(opener._buffers) <= 5, "three are held, one is filled, one is let go"
+
+
 def test_after_a_record_that_did_not_open_none_ever_does() -> None:
     one, two = record_list([b"one", b"two"])
     opener = Opener(KEY)
