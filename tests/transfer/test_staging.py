@@ -491,7 +491,7 @@ def test_F13_a_real_receiver_syncs_before_the_name_and_before_it_answers(tmp_pat
                 places.setdefault("journal", []).append(number)
         elif call in ("linkat", "renameat2") and "file.bin" in arguments:
             places["named"] = [number]
-        elif call in ("sendto", "sendmsg") and "TCP" in arguments:
+        elif call in ("sendto", "sendmsg", "write") and "TCP" in arguments:
             places.setdefault("sent", []).append(number)
     if option == "--no-fsync":
         assert set(places) == {"named", "sent"}
