@@ -139,6 +139,27 @@ async def test_a_client_that_is_gone_ends_the_nursery_and_raises_nothing() -> No
         await trio.sleep_forever()
 
 
+async def test_whoever_speaks_to_a_client_that_is_gone_before_its_session_ends_finds_that_it_is_over() -> None:
+    async with served() as one:
+        await one.speaks_to_deaf_ears()
+        for number in range(MOST):
+            assert one.outbox.put(message(number))
+        # The session's own task, which would end it, is held up: others run first.
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.outbox.put_in_turn, message(9))
+                await wait_all_tasks_blocked()
+                await one.client.aclose()
+                await wait_all_tasks_blocked()
+                assert not nursery.child_tasks
+            assert one.nursery.cancel_scope.cancel_called
+            assert one.outbox.over
+            assert not one.outbox.put(message(8))
+            await one.outbox.put_in_turn(message(9))
+            one.outbox.put_last(BYE)
+        await trio.sleep_forever()  # the nursery is cancelled
+
+
 async def test_nothing_is_taken_after_the_end() -> None:
     async with served() as one:
         pass

@@ -10,6 +10,7 @@ import trio
 
 from glide.errors import ConnectionLost
 from glide.net.connection import Connection
+from glide.net.streams import BROKEN
 from glide.protocol.fields import Message
 
 
@@ -57,7 +58,7 @@ class Outbox:
         if not self.over:
             try:
                 await self._open().send(message)
-            except trio.ClosedResourceError:
+            except BROKEN:
                 pass
 
     def put_last(self, message: Message) -> None:
@@ -99,6 +100,9 @@ class Outbox:
                 nursery.cancel_scope.cancel()
         except ConnectionLost:
             nursery.cancel_scope.cancel()
+        finally:
+            if self._channel is not None:  # cut short, and closed: whoever comes before the session ends finds it over
+                self.close()
 
     async def _send_all(
         self, put: trio.MemorySendChannel[Message], waiting: trio.MemoryReceiveChannel[Message]
