@@ -81,6 +81,7 @@ def test_looking_at_a_file_that_is_sent_takes_two_calls(tmp_path: Path, monkeypa
 
 def test_sending_a_file_takes_five_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked at again before and after it is read: what is sent is what was offered."""
+    monkeypatch.setattr(reading, "_PATIENCE", 1000.0)  # however slow this machine is, one call reads all
 
     def cost(count: int) -> Counter[str]:
         gathered = gather(made(tmp_path / str(count), count))
@@ -142,6 +143,7 @@ async def test_more_files_take_no_more_turns_of_threads(tmp_path: Path, monkeypa
     """The same bytes in four times as many files: blocks and batches are as many, at both ends."""
     # What depends on how fast this machine is.
     monkeypatch.setattr(intake, "BATCH_SECONDS", 1000.0)
+    monkeypatch.setattr(reading, "_PATIENCE", 1000.0)
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 1000.0)
     real, turns, pages = trio.to_thread.run_sync, [0], []
 
