@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -71,7 +72,8 @@ CASES: Final[dict[str, tuple[tuple[str, ...], set[str], int, int]]] = {
 def loaded(*typed: str, home: Path) -> set[str]:
     """The modules that a command has loaded when it ends."""
     # Nothing of ours in the environment: neither settings, nor what measures coverage.
-    environment = {"GLIDE_HOME": str(home), "GLIDE_RETRY": "0s", "GLIDE_AS": "alice"}
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}  # some Pythons need it
+    environment = {"GLIDE_HOME": str(home), "GLIDE_RETRY": "0s", "GLIDE_AS": "alice", **kept}
     done = subprocess.run(
         [sys.executable, "-c", LOADED, *typed],
         check=False,
