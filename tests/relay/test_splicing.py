@@ -441,11 +441,19 @@ def test_past_what_a_plain_user_may_have_in_pipes_a_transfer_has_blocks() -> Non
     assert any("blocks of bytes" in line and "Operation not permitted" in line for line in said["log"])
 
 
-WITHOUT = """
-import os, sys, trio
+LACKING = {
+    "it is not there": """
 for name in [name for name in dir(os) if "splice" in name.lower()]:
     delattr(os, name)
 sys.modules["fcntl"] = None
+""",
+    "a sandbox refuses it": """
+def splice(*_, **__):
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+os.splice = splice
+""",
+}
+WITHOUT = """
 from glide.relay.limits import Limits
 from glide.relay.pipe import Pipe
 from glide.relay.splicing import Budget
@@ -470,8 +478,10 @@ trio.run(main)
 """
 
 
-def test_where_there_is_no_splice_a_transfer_has_blocks() -> None:
-    program = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=50, check=False)
+@pytest.mark.parametrize("lacking", LACKING)
+def test_where_there_is_no_splice_a_transfer_has_blocks(lacking: str) -> None:
+    script = f"import errno, os, sys, trio\n{LACKING[lacking]}\n{WITHOUT}"
+    program = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
     assert program.returncode == 0, program.stderr
 
 
