@@ -14,8 +14,8 @@ try:
 except ImportError:  # pragma: no cover - only Windows comes here
     resource = None  # type: ignore[assignment]  # the one platform without it has no such limit either
 
-# Descriptors kept free for listeners, files and the partners of transfers that have begun, and for kernel pipes.
-SPARE_DESCRIPTORS = 32 + 64
+# Descriptors kept free for listeners, files and partners of transfers that have begun; those of kernel pipes come on top.
+SPARE_DESCRIPTORS = 32
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class Limits:
     # When both sides are told whom the relay waits for.
     hint_after: float = 5.0
 
+    @property
+    def pipe_descriptors(self) -> int:
+        """Of all the relay's kernel pipes, two each."""
+        return 2 * (self.pipe_budget // self.pipe_size)
+
 
 class _Tally:
     """How many there are, in all and of each address. Counting takes the same time however many addresses there are."""
@@ -91,7 +96,7 @@ class Admission:
         self._handshakes = _Tally()
         self._open = _Tally()
         self._turned_away = 0
-        self._most_open = _most_descriptors()
+        self._most_open = _most_descriptors(SPARE_DESCRIPTORS + limits.pipe_descriptors)
         # One address must not lock everybody else out, and a relay behind one gateway has only one. To fill the relay
         # takes two addresses all the same, as it would were this a half.
         self._most_of_one = max(self._most_open * 3 // 4, 1)
@@ -125,12 +130,12 @@ class Admission:
             self._turned_away -= 1
 
 
-def _most_descriptors() -> int:
-    """How many connections fit this process, after asking for all the descriptors that it may have."""
+def _most_descriptors(spare: int) -> int:
+    """How many connections fit this process beside ``spare``, after asking for all the descriptors that it may have."""
     if resource is None:
         return 400  # pragma: no cover - select() on Windows takes 512
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard and hard != resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    return max(soft - SPARE_DESCRIPTORS, 1)
+    return max(soft - spare, 1)
