@@ -13,7 +13,7 @@ from glide.crypto.records import FULL, Opener, Sealer
 from glide.errors import ConnectionLost, GlideError, Stopped, one_error
 from glide.net import streams
 from glide.net.deadlines import Deadlines
-from glide.net.streams import BROKEN, close_gently
+from glide.net.streams import BROKEN, PIECE, close_gently
 from glide.protocol import frames, messages
 from glide.protocol.endtoend import Abort
 from glide.protocol.fields import Message
@@ -22,9 +22,7 @@ from glide.protocol.messages import Keepalive
 from glide.protocol.preface import Purpose
 from glide.protocol.states import TABLE, Machine, Side, State
 
-# What is asked of the socket at once where there are messages, and where there are files. Of the latter, records that
-# came together are opened together.
-READ_SIZE = 64 * 1024
+# What is asked of the socket at once where there are files. Records that came together are opened together.
 _BULK = 1024 * 1024
 
 # So many frames are taken in without a checkpoint.
@@ -221,7 +219,7 @@ class Connection:
         try:
             with trio.move_on_after(self.patience) as waiting:
                 if self._room is None:
-                    piece: bytes | bytearray | memoryview = await self.stream.receive_some(READ_SIZE)
+                    piece: bytes | bytearray | memoryview = await self.stream.receive_some(PIECE)
                 else:
                     piece = self._room[: await streams.receive_into(self.stream, self._room)]
         except BROKEN:

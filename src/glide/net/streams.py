@@ -15,7 +15,8 @@ import trio
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 _POSIX = os.name == "posix"
-_PIECE = 64 * 1024
+# What is asked of a socket at once where there are messages, or nothing of interest.
+PIECE = 64 * 1024
 
 
 async def send_all(stream: trio.abc.SendStream, data: bytes | bytearray | memoryview) -> None:
@@ -29,7 +30,7 @@ async def send_all(stream: trio.abc.SendStream, data: bytes | bytearray | memory
         while at < len(left):
             try:
                 with left[at:] as rest:
-                    at += os.write(_descriptor(stream), rest)
+                    at += os.write(descriptor(stream), rest)
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(stream.socket)
             except OSError as error:
@@ -52,7 +53,7 @@ async def receive_into(stream: trio.abc.ReceiveStream, room: memoryview) -> int:
     while count < len(room):
         try:
             with room[count:] as rest:
-                came = os.readv(_descriptor(stream), [rest])
+                came = os.readv(descriptor(stream), [rest])
         except BlockingIOError:
             if count:
                 break
@@ -77,7 +78,7 @@ async def close_gently(stream: trio.abc.HalfCloseableStream, seconds: float) -> 
     try:
         with trio.move_on_after(seconds, shield=True):
             await stream.send_eof()
-            while await stream.receive_some(_PIECE):
+            while await stream.receive_some(PIECE):
                 pass
     except BROKEN:
         pass
@@ -85,7 +86,7 @@ async def close_gently(stream: trio.abc.HalfCloseableStream, seconds: float) -> 
         await trio.aclose_forcefully(stream)
 
 
-def _descriptor(stream: trio.SocketStream) -> int:
+def descriptor(stream: trio.SocketStream) -> int:
     """Asked before each call: once the socket is closed, its number may be another's."""
     number = stream.socket.fileno()
     if number < 0:

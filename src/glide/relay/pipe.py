@@ -121,19 +121,17 @@ class End:
         sockets = self._splices and self.other is not None and self.other._splices
         if sockets and lane.pipes is None and lane.bytes >= self._limits.splice_after:
             lane.splice()
-        if lane.pipes:
-            assert isinstance(stream, trio.SocketStream), "only sockets are spliced"
-            pipe = await lane.empty.receive()
-            lane.filling = True
-            await self._turns.take()
-            await pipe.fill(stream)
-            lane.filling = False
-            return pipe
+        pipe = await lane.empty.receive() if lane.pipes else None
         lane.filling = True
         await self._turns.take()
-        block = bytes(await stream.receive_some(self._limits.chunk))
+        if pipe is None:
+            chunk: Chunk = bytes(await stream.receive_some(self._limits.chunk))
+        else:
+            assert isinstance(stream, trio.SocketStream), "only sockets are spliced"
+            await pipe.fill(stream)
+            chunk = pipe
         lane.filling = False
-        return block
+        return chunk
 
     async def _drain(self, stream: trio.abc.HalfCloseableStream) -> None:
         """Channel to socket, until the other side's task has closed the channel and it is empty."""

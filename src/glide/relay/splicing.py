@@ -13,6 +13,7 @@ import socket
 
 import trio
 
+from glide.net.streams import descriptor
 from glide.relay.limits import Limits
 
 try:
@@ -72,17 +73,17 @@ class KernelPipe:
     async def fill(self, stream: trio.SocketStream) -> None:
         """Take what the socket has; nothing at the end of the stream. Cancelled, nothing was taken."""
         assert not self._count, "what is in it belongs to somebody already"
-        taken = _splice(_descriptor(stream), self._write, self.size)
+        taken = _splice(descriptor(stream), self._write, self.size)
         if taken is None:  # the pipe is empty: it is the socket that is dry
             await trio.lowlevel.wait_readable(stream.socket)
-            taken = _splice(_descriptor(stream), self._write, self.size)
+            taken = _splice(descriptor(stream), self._write, self.size)
         if taken is None:  # splice(2) stops at urgent data for ever, and calls that dry; recv(2) gets past it
             taken = os.write(self._write, await stream.receive_some(_SMALL))
         self._count = taken
 
     async def drain_some(self, stream: trio.SocketStream) -> int:
         """Give the socket as much of it as it takes, which is returned. Cancelled, all of it is still in here."""
-        while not (given := _splice(self._read, _descriptor(stream), self._count)):
+        while not (given := _splice(self._read, descriptor(stream), self._count)):
             await trio.lowlevel.wait_writable(stream.socket)
         self._count -= given
         return given
@@ -101,14 +102,6 @@ def _splice(source: int, sink: int, size: int) -> int | None:
         return None
     except OSError as error:
         raise trio.BrokenResourceError from error
-
-
-def _descriptor(stream: trio.SocketStream) -> int:
-    """Asked before each call: once the socket is closed, its number may be another client's."""
-    number = stream.socket.fileno()
-    if number < 0:
-        raise trio.ClosedResourceError
-    return number
 
 
 class Budget:
