@@ -26,6 +26,11 @@ def bob(tmp_path: Path) -> Person:
 
 
 @pytest.fixture
+def carol(tmp_path: Path) -> Person:
+    return Person("carol", tmp_path / "carol")
+
+
+@pytest.fixture
 def hasty_alice(tmp_path: Path) -> Person:
     return Person("alice", tmp_path / "hasty-alice", HASTY, HASTY_TERMS)
 
@@ -46,6 +51,12 @@ async def evil(nursery: trio.Nursery) -> MaliciousRelay:
 @pytest.fixture
 def relay_identity() -> Identity:
     return Identity.generate()
+
+
+@pytest.fixture
+def key(relay_identity: Identity) -> bytes:
+    """The relay's."""
+    return relay_identity.public
 
 
 @pytest.fixture

@@ -184,3 +184,12 @@ class Person:
             stream, already = await dialling.open_data(relay, control.relay_key, rung.ticket, self.me)
             async with stream:
                 yield await endtoend.as_sender(stream, already, terms, self.me)
+
+
+@asynccontextmanager
+async def taking_all(person: Person, relay: Address) -> AsyncIterator[Client]:
+    """They take whatever comes while the block runs."""
+    async with person.client(relay, role="receive", accept="all") as him, trio.open_nursery() as nursery:
+        nursery.start_soon(him.receive)
+        yield him
+        nursery.cancel_scope.cancel()

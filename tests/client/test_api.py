@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from glide.errors import (
 )
 from glide.people.known import Trust
 from tests.client.doing import SOON, Doing, begin
-from tests.client.people import Person, content
+from tests.client.people import Person, content, taking_all
 
 HELLO = b"hello"
 KIB, MIB = 1024, 1024 * 1024
@@ -45,29 +44,9 @@ SLOWLY = "everybody:do=ask,rate=2MiB"
 FILM = 12 * MIB
 
 
-@pytest.fixture
-def carol(tmp_path: Path) -> Person:
-    return Person("carol", tmp_path / "carol")
-
-
-@pytest.fixture
-def key(relay_identity: Identity) -> bytes:
-    """The relay's."""
-    return relay_identity.public
-
-
 async def next_offer(offers: AsyncIterator[Offer]) -> Offer:
     with trio.fail_after(SOON):
         return await anext(offers)
-
-
-@asynccontextmanager
-async def taking_all(person: Person, relay: Address) -> AsyncIterator[None]:
-    """They take whatever comes while the block runs."""
-    async with person.client(relay, role="receive", accept="all") as him, trio.open_nursery() as nursery:
-        nursery.start_soon(him.receive)
-        yield
-        nursery.cancel_scope.cancel()
 
 
 def pushing(nursery: trio.Nursery, client: Client, to: str, *paths: Path) -> Doing[glide.Receipt]:

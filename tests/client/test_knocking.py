@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +20,6 @@ from glide.client.address import Address
 from glide.client.api import Client
 from glide.client.offers import Offer
 from glide.client.receive import MOST_OF_ONE, MOST_OF_STRANGERS
-from glide.crypto.identity import Identity
 from glide.errors import Declined, Engaged, Exit, GlideError, KeyChanged, NotVerified, Stalled, Stopped, UsageError
 from glide.net.connection import Connection
 from glide.people.known import Trust
@@ -33,7 +31,7 @@ from glide.transfer import sending
 from glide.transfer.gathering import gather
 from glide.transfer.terms import Hint
 from tests.client.doing import SOON, Doing, begin
-from tests.client.people import TERMS, Person, content
+from tests.client.people import TERMS, Person, content, taking_all
 from tests.doubles import Behaviour, Lie, MaliciousRelay
 
 M = TypeVar("M", bound=Message)
@@ -45,34 +43,14 @@ ASK = Policy.accepting("ask")
 
 
 @pytest.fixture
-def carol(tmp_path: Path) -> Person:
-    return Person("carol", tmp_path / "carol")
-
-
-@pytest.fixture
 def mallory(tmp_path: Path) -> Person:
     return Person("mallory", tmp_path / "mallory")
-
-
-@pytest.fixture
-def key(relay_identity: Identity) -> bytes:
-    """The relay's."""
-    return relay_identity.public
 
 
 @pytest.fixture
 def somebody(tmp_path: Path) -> Callable[[str], Person]:
     """Makes another person of that name, with a key of their own."""
     return lambda name: Person(name, tmp_path / f"another-{name}-{secrets.token_hex(4)}")
-
-
-@asynccontextmanager
-async def taking_all(person: Person, relay: Address) -> AsyncIterator[Client]:
-    """They take whatever comes while the block runs."""
-    async with person.client(relay, role="receive", accept="all") as him, trio.open_nursery() as nursery:
-        nursery.start_soon(him.receive)
-        yield him
-        nursery.cancel_scope.cancel()
 
 
 def pushing(nursery: trio.Nursery, client: Client, to: str, path: Path, wait: float = 0.0) -> Doing[glide.Receipt]:

@@ -11,7 +11,6 @@ import trio
 from glide import events
 from glide.client.address import Address
 from glide.client.push import push
-from glide.crypto.identity import Identity
 from glide.errors import Declined, Exit, KeyChanged
 from glide.people.known import Trust
 from glide.people.policy import Policy
@@ -28,12 +27,6 @@ async def yes(offer: events.OfferArrived) -> bool:
 
 async def no(offer: events.OfferArrived) -> bool:
     return False
-
-
-@pytest.fixture
-def key(relay_identity: Identity) -> bytes:
-    """The honest relay's."""
-    return relay_identity.public
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,32 +18,17 @@ from glide.errors import ConnectionLost, Exit, KeyChanged, NobodyThere, NotVerif
 from glide.people.known import Trust
 from glide.relay.server import Config, Relay
 from tests.client.doing import SOON, Doing, begin
-from tests.client.people import Person, content
+from tests.client.people import Person, content, taking_all
 from tests.processes import tree
 
 HELLO = b"hello"
 LONG = 600.0
 
 
-@pytest.fixture
-def key(relay_identity: Identity) -> bytes:
-    """The relay's."""
-    return relay_identity.public
-
-
 def waiting(
     nursery: trio.Nursery, client: Client, to: str, path: Path, *, wait: float = LONG, strict: bool = False
 ) -> Doing[glide.Receipt]:
     return begin(nursery, partial(client.push, to, [path], wait=wait, strict=strict))
-
-
-@asynccontextmanager
-async def taking_all(person: Person, relay: Address) -> AsyncIterator[Client]:
-    """They take whatever comes while the block runs."""
-    async with person.client(relay, role="receive", accept="all") as him, trio.open_nursery() as nursery:
-        nursery.start_soon(him.receive)
-        yield him
-        nursery.cancel_scope.cancel()
 
 
 # --- a push that waits -----------------------------------------------------------------------------------
