@@ -14,7 +14,7 @@ try:
 except ImportError:  # pragma: no cover - only Windows comes here
     resource = None  # type: ignore[assignment]  # the one platform without it has no such limit either
 
-# Descriptors kept free for listeners, files and partners of transfers that have begun; those of kernel pipes come on top.
+# Descriptors kept free, beside those of kernel pipes, for listeners, files and partners of transfers that have begun.
 SPARE_DESCRIPTORS = 32
 
 
