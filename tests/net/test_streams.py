@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
@@ -196,3 +197,90 @@ async def test_a_large_block_goes_round_the_event_loop_only_where_the_socket_is_
         trio.lowlevel.remove_instrument(steps)
         await left.send_eof()
     assert steps.count <= full + 8
+
+
+# --- much is worth waiting for -----------------------------------------------------------------------------
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked to wait for much")
+HOUR = 3600.0
+
+
+def mark(stream: trio.SocketStream) -> int:
+    return stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+
+async def trickle(stream: trio.abc.SendStream, size: int) -> None:
+    for at in range(0, size, 64 * 1024):
+        await stream.send_all(bytes(min(64 * 1024, size - at)))
+        await trio.sleep(0.001)
+
+
+@LINUX
+async def test_a_little_is_taken_after_a_moment_and_the_socket_is_as_it_was() -> None:
+    async with pair() as (left, right):
+        await left.send_all(b"a little")
+        room = memoryview(bytearray(MIB))
+        assert await streams.receive_into(right, room, much=True) == 8, "what is there already is not waited for"
+        with trio.CancelScope() as scope:
+            scope.deadline = trio.current_time() + 0.05
+            await streams.receive_into(right, room, much=True)
+        assert scope.cancelled_caught
+        assert mark(right) == 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(left.send_all, b"and a little more")
+            assert await streams.receive_into(right, room, much=True) == 17
+        assert mark(right) == 1
+
+
+@LINUX
+async def test_until_there_is_much_nobody_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_MOMENT", HOUR)
+    room = memoryview(bytearray(2 * MIB))
+    async with pair() as (left, right), trio.open_nursery() as nursery:
+        nursery.start_soon(trickle, left, streams.MUCH)
+        came, wakes = 0, 0
+        while came < streams.MUCH // 2:
+            came += await streams.receive_into(right, room, much=True)
+            wakes += 1
+        assert wakes <= 4, "or each of 16 pieces would wake it"
+
+
+@LINUX
+@pytest.mark.parametrize("ending", ["end", "reset", "full"])
+async def test_where_no_more_can_come_it_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    monkeypatch.setattr(streams, "_MOMENT", HOUR)
+    room = memoryview(bytearray(2 * MIB))
+    async with pair() as (left, right), trio.open_nursery() as nursery:
+        if ending == "full":
+            right.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            nursery.start_soon(left.send_all, bytes(MIB))
+            assert 0 < await streams.receive_into(right, room, much=True) < MIB
+            nursery.cancel_scope.cancel()
+            return
+
+        async def end() -> None:
+            await wait_all_tasks_blocked()
+            if ending == "reset":
+                left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await left.aclose()
+
+        nursery.start_soon(end)
+        if ending == "end":
+            assert await streams.receive_into(right, room, much=True) == 0
+        else:
+            with pytest.raises(trio.BrokenResourceError):
+                await streams.receive_into(right, room, much=True)
+
+
+@LINUX
+async def test_closing_it_wakes_whoever_waits_for_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_MOMENT", HOUR)
+    async with pair() as (_, right), trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await streams.receive_into(right, memoryview(bytearray(10)), much=True)
+
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        await right.aclose()

@@ -13,10 +13,17 @@ MOST = 4
 
 async def moves(turns: Turns, log: list[int], number: int) -> None:
     """A task of a transfer that always has a chunk to move."""
-    while True:
-        await turns.take()
-        log.append(number)
-        await trio.lowlevel.checkpoint()
+    with turns.shared(tasks=1):
+        while True:
+            await turns.take()
+            log.append(number)
+            await trio.lowlevel.checkpoint()
+
+
+async def share(turns: Turns) -> None:
+    """More tasks than there are turns, none of which has anything to move."""
+    with turns.shared(tasks=MOST + 1):
+        await trio.sleep_forever()
 
 
 @pytest.mark.parametrize("tasks", [1, MOST, MOST + 1, 10 * MOST])
@@ -43,22 +50,24 @@ async def test_so_many_take_turns_before_others_run_and_all_get_as_many(tasks: i
 
 async def test_who_is_cancelled_while_waiting_takes_nothing() -> None:
     turns = Turns(1)
-    await turns.take()
-    with trio.move_on_after(0) as scope:
+    with turns.shared(tasks=2):
         await turns.take()
-    assert scope.cancelled_caught
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(turns.run)
-        with trio.fail_after(10):
-            for _ in range(5):
-                await turns.take()
-        nursery.cancel_scope.cancel()
+        with trio.move_on_after(0) as scope:
+            await turns.take()
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turns.run)
+            with trio.fail_after(10):
+                for _ in range(5):
+                    await turns.take()
+            nursery.cancel_scope.cancel()
 
 
 async def test_while_nothing_is_moved_nothing_runs() -> None:
     turns = Turns(MOST)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(turns.run)
+        nursery.start_soon(share, turns)
         await wait_all_tasks_blocked()
         for _ in range(2):
             for _ in range(MOST):
@@ -66,3 +75,17 @@ async def test_while_nothing_is_moved_nothing_runs() -> None:
             await wait_all_tasks_blocked()  # it has given out new ones, and sleeps again
             assert repr(turns) == f"<Turns: {MOST} of {MOST} left, 0 waiting>"
         nursery.cancel_scope.cancel()
+
+
+async def test_as_long_as_there_are_turns_for_all_they_are_not_counted() -> None:
+    turns = Turns(MOST)
+    with turns.shared(tasks=MOST):
+        for _ in range(10 * MOST):
+            await turns.take()  # nobody gives out new ones
+        assert repr(turns) == f"<Turns: {MOST} of {MOST} left, 0 waiting>"
+        with turns.shared(tasks=1):
+            for _ in range(MOST):
+                await turns.take()
+            with trio.move_on_after(0) as scope:
+                await turns.take()
+            assert scope.cancelled_caught

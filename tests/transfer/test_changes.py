@@ -10,9 +10,9 @@ import pytest
 
 from glide import events
 from glide.errors import FileError
-from glide.transfer.feeding import BLOCK
 from glide.transfer.manifest import whole
 from tests.transfer.halves import (
+    BLOCK,
     CONTENT,
     SMALL,
     Place,

@@ -32,11 +32,11 @@ from glide.protocol.endtoend import (
 from glide.protocol.fields import Message
 from glide.protocol.frames import Data
 from glide.protocol.messages import Keepalive
-from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import gather_pipe
 from glide.transfer.manifest import ENDLESS, whole
 from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
+    BLOCK,
     CONTENT,
     SMALL,
     TRANSFER,

@@ -23,7 +23,6 @@ from glide.errors import Declined, ProtocolError, Stopped
 from glide.net.connection import Connection
 from glide.protocol.endtoend import Abort, Accept, Busy, Item, ItemKind, Offer, Page, Want
 from glide.transfer import checking, intake, reading, receiving
-from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import Gathered, gather_pipe
 from glide.transfer.intake import BATCH, Batch, take_in
 from glide.transfer.manifest import Manifest
@@ -32,6 +31,7 @@ from glide.transfer.terms import Hint, Terms, Watch
 from glide.transfer.throttle import BURST, Throttle
 from tests.transfer.halves import (
     ALICE,
+    BLOCK,
     BRISK,
     CONTENT,
     RELAY,

@@ -25,9 +25,9 @@ from glide.protocol.endtoend import (
 from glide.protocol.fields import Message
 from glide.protocol.messages import Keepalive
 from glide.transfer import taking
-from glide.transfer.feeding import BLOCK
 from glide.transfer.manifest import whole
 from tests.transfer.halves import (
+    BLOCK,
     CONTENT,
     Place,
     Side,

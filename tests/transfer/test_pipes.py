@@ -16,10 +16,10 @@ from glide import events
 from glide.errors import ConnectionLost, Declined, FileError
 from glide.protocol.endtoend import NO_DIGEST, Digests, Item, ItemKind
 from glide.protocol.messages import Keepalive
-from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import gather_pipe
 from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
+    BLOCK,
     CONTENT,
     SMALL,
     TRANSFER,

@@ -16,12 +16,12 @@ from glide.errors import ConnectionLost, FileError
 from glide.protocol.endtoend import Item
 from glide.transfer import checking, feeding, intake, reading, receiving
 from glide.transfer.digests import BlockDigest, Digest, Sent
-from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import Gathered
 from glide.transfer.journal import Phase
 from glide.transfer.manifest import whole
 from tests.transfer.halves import (
     ALICE,
+    BLOCK,
     CONTENT,
     TRANSFER,
     Place,
@@ -404,7 +404,7 @@ async def test_a_file_of_which_the_beginning_is_kept_and_that_changes_once_it_wa
     paths = tmp_path / "a", tmp_path / "b"
     await cut(place, *paths, after=1.5 * BLOCK + len(CONTENT))
     gathered, checked = gather(*paths), threading.Event()
-    monkeypatch.setattr(feeding, "_READ", BLOCK)
+    monkeypatch.setattr(feeding, "BLOCK", BLOCK)
     real, real_check = reading.Reader.fill, reading.check_rest
 
     def check_rest(gathered: Gathered, kept: Iterable[tuple[int, Item, int]]) -> Iterator[Digest | BlockDigest | None]:

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import trio
 
-from glide.transfer import intake, reading, receiving
+from glide.transfer import feeding, intake, reading, receiving
 from glide.transfer.digests import Digest, Sent
-from glide.transfer.feeding import BLOCK
 from glide.transfer.gathering import Gathered
 from glide.transfer.reading import Reader
 from tests.transfer.arriving import Receiving, arrival
@@ -120,7 +119,7 @@ def test_receiving_a_file_takes_five_calls_from_the_stage_to_its_final_name(
     assert per_file(cost) == {"open": 1, "pwrite": 1, "utime": 1, "fchmod": 1, "close": 1}
 
 
-async def test_a_large_file_takes_one_turn_of_a_thread_for_four_blocks_at_its_sender(
+async def test_a_large_file_takes_one_turn_of_a_thread_for_four_mebibytes_at_its_sender(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks, fills = [], Reader.fill
@@ -133,10 +132,11 @@ async def test_a_large_file_takes_one_turn_of_a_thread_for_four_blocks_at_its_se
     monkeypatch.setattr(reading, "_PATIENCE", 1000.0)
     monkeypatch.setattr(Reader, "fill", fill)
     (tmp_path / "into").mkdir()
-    (tmp_path / "file").write_bytes(bytes(9 * BLOCK))
+    (tmp_path / "file").write_bytes(bytes(9 * 1024 * 1024))
     alice, bob = await transferred(gather(tmp_path / "file"), Place(tmp_path / "into", tmp_path / "journals"))
     assert alice.error is bob.error is None
-    assert blocks == [4 * BLOCK, 4 * BLOCK, BLOCK]
+    assert feeding.BLOCK + 5 == 64 * 65519, "with the header of its frame it fills records"
+    assert blocks == [feeding.BLOCK, feeding.BLOCK, 9 * 1024 * 1024 - 2 * feeding.BLOCK]
 
 
 async def test_more_files_take_no_more_turns_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,10 @@ from glide.protocol.endtoend import Abort, Accept, Busy, Done, Item
 from glide.protocol.messages import Keepalive
 from glide.protocol.states import State
 from glide.transfer import assembling, landing, sources
-from glide.transfer.feeding import BLOCK
 from glide.transfer.landing import Landing
 from glide.transfer.terms import Hint, Terms, Watch
 from tests.transfer.halves import (
+    BLOCK,
     BRISK,
     CONTENT,
     SMALL,

@@ -18,13 +18,13 @@ from glide.net.connection import Connection
 from glide.protocol.endtoend import Item
 from glide.protocol.messages import Keepalive
 from glide.transfer import feeding, intake, receiving
-from glide.transfer.feeding import BLOCK
 from glide.transfer.landing import Landed, Landing
 from glide.transfer.manifest import Manifest
 from glide.transfer.taking import Offered
 from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
     ALICE,
+    BLOCK,
     BRISK,
     CONTENT,
     Place,
@@ -50,7 +50,7 @@ async def test_a_transfer_that_is_stopped_on_one_side_is_cancelled_on_the_other_
     begun = trio.Event()
     alice, bob = Side(), Side()
     alice.on_report = lambda event: begun.set() if isinstance(event, events.Progress) and event.bytes else None
-    monkeypatch.setattr(feeding, "_READ", BLOCK)
+    monkeypatch.setattr(feeding, "BLOCK", BLOCK)
     while_reading(monkeypatch, "file.bin", stuck.wait, at=2 * BLOCK)  # so that it cannot end before it is stopped
     async with joined(BRISK, streams) as (near, far):
         async with trio.open_nursery() as nursery:

@@ -16,9 +16,8 @@ import trio.testing
 from glide import events
 from glide.errors import Declined, FileError, GlideError, NameUnusable, Stopped
 from glide.protocol.endtoend import Item, ItemKind, Receipt
-from glide.transfer import receiving
+from glide.transfer import intake, receiving
 from glide.transfer.destination import Destination, disk_error
-from glide.transfer.feeding import BLOCK
 from glide.transfer.landing import Landing
 from glide.transfer.manifest import whole
 from glide.transfer.staging import Stage
@@ -26,6 +25,7 @@ from glide.transfer.taking import Offered
 from glide.transfer.terms import Outcome, Terms
 from tests.transfer import apart
 from tests.transfer.halves import (
+    BLOCK,
     CONTENT,
     SMALL,
     TRANSFER,
@@ -203,6 +203,7 @@ async def test_what_the_sender_is_told_was_written_is_written(
     path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)  # acknowledge every batch
+    monkeypatch.setattr(intake, "BATCH", BLOCK)
     alice, bob = Side(), Side()
     there: list[tuple[int, int]] = []
 
@@ -222,6 +223,7 @@ async def test_F5_nothing_bears_a_final_name_or_is_open_to_others_before_all_is_
     path: Path, tree: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(intake, "BATCH", BLOCK)
     seen: list[tuple[list[str], int, list[str]]] = []
 
     def look(event: events.Event) -> None:
@@ -324,6 +326,7 @@ async def test_F11_what_arrived_before_the_disk_was_full_is_kept_and_goes_on_onc
     path: Path, place: Place, tmp_path: Path, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(intake, "BATCH", BLOCK)
     with apart.mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=5m", "none") as small:
         place.into = small
 

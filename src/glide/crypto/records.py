@@ -12,6 +12,8 @@ nothing of what is in them.
 
 from __future__ import annotations
 
+import struct
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -25,6 +27,7 @@ SEALED_FULL = LENGTH + LONGEST
 REKEY_EVERY = 1 << 20
 
 _LAST_NONCE = 2**64 - 1  # reserved for REKEY
+_NONCE = struct.Struct(">4xQ")  # Noise's for AESGCM: four zero bytes and the counter
 _NOTHING = memoryview(b"")  # one for all who wait
 
 # Of opened records: what is on its way to the disk, in a few batches, and what comes meanwhile.
@@ -70,29 +73,18 @@ class _Cipher:
         self._aead: AESGCM | None = None
         self.count = 0
 
-    def next_nonce(self) -> bytes:
-        """The nonce of the next record; counts, and renews the key when it is time (C7)."""
+    def next(self) -> tuple[AESGCM, bytes]:
+        """What the next record is sealed or opened with, and its nonce; counts, and renews the key when due (C7)."""
         count = self.count
-        if count and count % REKEY_EVERY == 0:
-            self._key = self.aead.encrypt(_nonce(_LAST_NONCE), bytes(32), b"")[:32]
+        if count % REKEY_EVERY == 0 and count:
+            self._key = self._made().encrypt(_NONCE.pack(_LAST_NONCE), bytes(32), b"")[:32]
             self._aead = None
         if count == _LAST_NONCE:
             raise IntegrityError("A connection used up its counter.")
         self.count = count + 1
-        return _nonce(count)
+        return self._aead or self._made(), _NONCE.pack(count)
 
-    def seal(self, plain: bytearray | memoryview, room: memoryview) -> None:
-        """Into ``room``, which has just the size for it and its tag."""
-        nonce = self.next_nonce()  # first: it may renew the key
-        self.aead.encrypt_into(nonce, plain, None, room)
-
-    def open(self, sealed: memoryview, room: memoryview) -> None:
-        """The same, back. Raises InvalidTag; the counter does not turn back."""
-        nonce = self.next_nonce()
-        self.aead.decrypt_into(nonce, sealed, None, room)
-
-    @property
-    def aead(self) -> AESGCM:
+    def _made(self) -> AESGCM:
         if self._aead is None:
             self._aead = AESGCM(self._key)
         return self._aead
@@ -100,11 +92,6 @@ class _Cipher:
     def rest(self) -> None:
         """Nothing is sealed or opened for a while."""
         self._aead = None
-
-
-def _nonce(number: int) -> bytes:
-    """Noise's nonce for AESGCM: four zero bytes and the counter, big-endian."""
-    return b"\0\0\0\0" + number.to_bytes(8, "big")
 
 
 class Sealer(_Rooms):
@@ -155,11 +142,11 @@ class Sealer(_Rooms):
         return bytes(out)
 
     def _seal_one(self, plain: bytearray | memoryview, room: memoryview, at: int) -> int:
-        length = len(plain) + TAG
-        begin, end = at + LENGTH, at + LENGTH + length
-        room[at:begin] = length.to_bytes(LENGTH, "big")
-        with room[begin:end] as target:
-            self._cipher.seal(plain, target)
+        begin = at + LENGTH
+        end = begin + len(plain) + TAG
+        room[at:begin] = (end - begin).to_bytes(LENGTH, "big")
+        aead, nonce = self._cipher.next()
+        aead.encrypt_into(nonce, plain, None, room[begin:end])
         return end
 
 
@@ -243,7 +230,8 @@ class Opener(_Rooms):
             try:
                 if end < at:
                     raise InvalidTag
-                self._cipher.open(record, plain[at:end])
+                aead, nonce = self._cipher.next()
+                aead.decrypt_into(nonce, record, None, plain[at:end])
             except InvalidTag:
                 self._spoilt = True
                 if not number:

@@ -23,7 +23,7 @@ from glide.protocol.preface import Purpose
 from glide.protocol.states import TABLE, Machine, Side, State
 
 # What is asked of the socket at once where there are files. Records that came together are opened together.
-_BULK = 1024 * 1024
+_BULK = 2 * 1024 * 1024
 
 # So many frames are taken in without a checkpoint.
 _BREATH = 64
@@ -67,6 +67,7 @@ class Connection:
         self._opener.feed(rest)
         # Until two clients are joined what follows a record may be none of ours: those are opened one by one.
         self._room = memoryview(bytearray(_BULK)) if purpose is Purpose.END_TO_END else None
+        self._much = False  # is on its way, as far as can be told: files come
         self._decoder = frames.Decoder()
         self._events = _NO_EVENTS
         self._sending = trio.Lock()
@@ -221,7 +222,11 @@ class Connection:
                 if self._room is None:
                     piece: bytes | bytearray | memoryview = await self.stream.receive_some(PIECE)
                 else:
-                    piece = self._room[: await streams.receive_into(self.stream, self._room)]
+                    count = await streams.receive_into(
+                        self.stream, self._room, much=self._much or self._decoder.in_data
+                    )
+                    self._much = count >= PIECE
+                    piece = self._room[:count]
         except BROKEN:
             raise self._lost() from None
         if waiting.cancelled_caught:

@@ -3,12 +3,17 @@
 A trio socket goes round the event loop for every piece that it moves, and a large block leaves in five of them: a
 third of what sending it costs. Where a socket is a file descriptor, it is asked again at once for as long as it takes
 or gives anything: once round the loop for each call.
+
+And a socket says that there is something as soon as there is a little: who takes files as fast as they come is woken
+for each packet. Linux can be told to wait for more (SO_RCVLOWAT, socket(7); TCP_NOTSENT_LOWAT, tcp(7)).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import socket
+import sys
 
 import trio
 
@@ -17,6 +22,12 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 _POSIX = os.name == "posix"
 # What is asked of a socket at once where there are messages, or nothing of interest.
 PIECE = 64 * 1024
+
+# Where files come, to be woken costs as much as to move so much; so much is waited for, but only for a moment: nobody
+# knows whether more is to come. Other systems do not say that a buffer is full before that.
+MUCH = 1024 * 1024
+_MOMENT = 0.005
+_MARKS = sys.platform == "linux"
 
 
 async def send_all(stream: trio.abc.SendStream, data: bytes | bytearray | memoryview) -> None:
@@ -32,24 +43,25 @@ async def send_all(stream: trio.abc.SendStream, data: bytes | bytearray | memory
                 with left[at:] as rest:
                     at += os.write(descriptor(stream), rest)
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(stream.socket)
+                await writable(stream, much=len(data) > PIECE)
             except OSError as error:
                 raise _broken(error) from error
     # Not before: whoever is cancelled while others run has sent nothing yet, and would not know it.
     await trio.lowlevel.cancel_shielded_checkpoint()
 
 
-async def receive_into(stream: trio.abc.ReceiveStream, room: memoryview) -> int:
+async def receive_into(stream: trio.abc.ReceiveStream, room: memoryview, *, much: bool = False) -> int:
     """Fill ``room`` with what there is, but with something: how many bytes; 0 at the end of the stream.
 
-    Raises as ``stream.receive_some``. Cancelling it loses nothing.
+    Where ``much`` is on its way, a moment is waited for it. Raises as ``stream.receive_some``. Cancelling it loses
+    nothing.
     """
     if not (_POSIX and isinstance(stream, trio.SocketStream)):
         piece = await stream.receive_some(len(room))
         room[: len(piece)] = piece
         return len(piece)
-    await trio.lowlevel.checkpoint()
-    count = 0
+    await trio.lowlevel.checkpoint_if_cancelled()
+    count, waited = 0, False
     while count < len(room):
         try:
             with room[count:] as rest:
@@ -57,7 +69,8 @@ async def receive_into(stream: trio.abc.ReceiveStream, room: memoryview) -> int:
         except BlockingIOError:
             if count:
                 break
-            await trio.lowlevel.wait_readable(stream.socket)
+            await readable(stream, much=much and not waited)
+            waited = True
         except OSError as error:
             if count:
                 break  # told by the next call
@@ -66,7 +79,44 @@ async def receive_into(stream: trio.abc.ReceiveStream, room: memoryview) -> int:
             if not came:
                 break
             count += came
+    if not waited:
+        await trio.lowlevel.cancel_shielded_checkpoint()
     return count
+
+
+async def readable(stream: trio.SocketStream, *, much: bool) -> None:
+    """Wait until there is something to read or, where ``much`` is on its way, until it has come or a moment has passed.
+
+    After a moment there may be nothing.
+    """
+    if not (much and _MARKS):
+        await trio.lowlevel.wait_readable(stream.socket)
+        return
+    _mark(stream, MUCH)
+    try:
+        with trio.move_on_after(_MOMENT):
+            await trio.lowlevel.wait_readable(stream.socket)
+    finally:
+        _mark(stream, 1)
+
+
+def _mark(stream: trio.SocketStream, count: int) -> None:
+    """Have the socket say that it can be read once there are so many bytes, or its buffer is full, or no more come."""
+    try:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+    except OSError:
+        pass  # it has been closed: who reads will hear of it
+
+
+async def writable(stream: trio.SocketStream, *, much: bool) -> None:
+    """Wait until the socket takes something; where ``much`` is to be sent, from now on until there is room for much."""
+    if much and _MARKS:
+        try:
+            # It says so at half of this. Trio's own is 16 KiB.
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * MUCH)
+        except OSError:
+            pass  # it is no TCP, or has been closed: who writes will hear of it
+    await trio.lowlevel.wait_writable(stream.socket)
 
 
 async def close_gently(stream: trio.abc.HalfCloseableStream, seconds: float) -> None:

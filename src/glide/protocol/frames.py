@@ -158,6 +158,11 @@ class Decoder:
         """True if the bytes so far ended with the end of a frame."""
         return not self._partial and not self._data_left
 
+    @property
+    def in_data(self) -> bool:
+        """True if more of a DATA frame is to come."""
+        return self._data_left > 0
+
     def feed(self, piece: bytes | memoryview) -> Iterator[Frame | Data]:
         """The frames, and pieces of DATA, that ``piece`` completes, in order.
 

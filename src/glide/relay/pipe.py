@@ -54,6 +54,13 @@ class Lane:
         for pipe in self.pipes:
             self.empty_in.send_nowait(pipe)
 
+    async def empty_pipe(self) -> KernelPipe:
+        """The next that is empty. No checkpoint if there is one: when it is full, it is sent, which is."""
+        try:
+            return self.empty.receive_nowait()
+        except trio.WouldBlock:
+            return await self.empty.receive()
+
     def close(self) -> None:
         """Both sides have ended."""
         if self.pipes:
@@ -79,7 +86,7 @@ class End:
         Never raises for what the peer does. Cancelled, it ends at once; the stream is the caller's to close.
         """
         self._splices = isinstance(stream, trio.SocketStream)
-        with self._scope:
+        with self._scope, self._turns.shared(tasks=2):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._fill, stream, rest)
                 nursery.start_soon(self._drain, stream)
@@ -121,7 +128,7 @@ class End:
         sockets = self._splices and self.other is not None and self.other._splices
         if sockets and lane.pipes is None and lane.bytes >= self._limits.splice_after:
             lane.splice()
-        pipe = await lane.empty.receive() if lane.pipes else None
+        pipe = await lane.empty_pipe() if lane.pipes else None
         lane.filling = True
         await self._turns.take()
         if pipe is None:

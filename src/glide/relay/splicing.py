@@ -13,7 +13,7 @@ import socket
 
 import trio
 
-from glide.net.streams import descriptor
+from glide.net.streams import descriptor, readable, writable
 from glide.relay.limits import Limits
 
 try:
@@ -74,9 +74,10 @@ class KernelPipe:
         """Take what the socket has; nothing at the end of the stream. Cancelled, nothing was taken."""
         assert not self._count, "what is in it belongs to somebody already"
         taken = _splice(descriptor(stream), self._write, self.size)
-        if taken is None:  # the pipe is empty: it is the socket that is dry
-            await trio.lowlevel.wait_readable(stream.socket)
-            taken = _splice(descriptor(stream), self._write, self.size)
+        for much in (True, False):
+            if taken is None:  # the pipe is empty: it is the socket that is dry
+                await readable(stream, much=much)
+                taken = _splice(descriptor(stream), self._write, self.size)
         if taken is None:  # splice(2) stops at urgent data for ever, and calls that dry; recv(2) gets past it
             taken = os.write(self._write, await stream.receive_some(_SMALL))
         self._count = taken
@@ -84,7 +85,7 @@ class KernelPipe:
     async def drain_some(self, stream: trio.SocketStream) -> int:
         """Give the socket as much of it as it takes, which is returned. Cancelled, all of it is still in here."""
         while not (given := _splice(self._read, descriptor(stream), self._count)):
-            await trio.lowlevel.wait_writable(stream.socket)
+            await writable(stream, much=True)
         self._count -= given
         return given
 

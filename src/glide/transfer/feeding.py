@@ -24,11 +24,19 @@ from glide.transfer.gathering import Gathered
 from glide.transfer.sources import Pipe
 from glide.transfer.terms import Watch
 
-# A block and its header fill sixteen records exactly: about 1 MiB. One thread call reads and hashes several, so that it
-# costs nothing to speak of.
-BLOCK = 16 * FULL - HEADER.size
-_READ = 4 * BLOCK
+
+def _payload(records: int) -> int:
+    """What fills so many records together with the header of its frame."""
+    return records * FULL - HEADER.size
+
+
+# What one thread call reads and hashes, so much that the call costs nothing to speak of: about 4 MiB.
+_RECORDS = 64
+BLOCK = _payload(_RECORDS)
 _BUFFERS = 3  # one being read, one waiting, one being sent
+# What goes out as one frame takes about so many seconds: nothing else can be said before its end.
+_FRAME_SECONDS = 0.1
+_LEAST_RECORDS, _FIRST_RECORDS = 4, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,21 @@ class Block:
     flush: bool = False
 
 
+class Frames:
+    """How large the frames are that files are sent in: as much as arrives there in a tenth of a second."""
+
+    def __init__(self) -> None:
+        self.size = _payload(_FIRST_RECORDS)  # bytes
+        self._since = trio.current_time()
+
+    def arrived(self, count: int) -> None:
+        """So many bytes more did."""
+        now = trio.current_time()
+        rate = count / max(now - self._since, 1e-3)
+        self._since = now
+        self.size = _payload(min(max(int(rate * _FRAME_SECONDS) // FULL, _LEAST_RECORDS), _RECORDS))
+
+
 Filled = trio.MemorySendChannel[Block | GlideError]
 
 
@@ -51,7 +74,7 @@ async def read(
     """Read and hash what is wanted, a block at a time, each in one thread call. Errors go the way of the blocks."""
     reader = reading.Reader(gathered)
     borrowed = reading.Borrowed(reader.close)
-    size = min(_READ, gathered.manifest.bytes + 1)  # one more, so that the first call sees the end
+    size = min(BLOCK, gathered.manifest.bytes + 1)  # one more, so that the first call sees the end
     empty = deque(bytearray(size) for _ in range(_BUFFERS))
     try:
         async for each in wanted:

@@ -21,9 +21,10 @@ from glide.transfer.assembling import Assembly
 from glide.transfer.storage import Arrival, Storage
 from glide.transfer.terms import Watch, aborted
 
-# Bytes that go to the disk in one thread call; fewer where the network takes longer than this to bring them.
-BATCH = 1024 * 1024
-BATCH_SECONDS = 0.5
+# Bytes that go to the disk in one thread call; fewer where the network takes longer than this to bring them: what waits
+# here is lost if we are killed.
+BATCH = 2 * 1024 * 1024
+BATCH_SECONDS = 0.04
 # A sender may cut its data into frames of a byte each; what we hold for each piece is more than that.
 BATCH_PIECES = 512
 SMALL_PIECE = 256 * 1024

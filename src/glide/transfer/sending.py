@@ -114,6 +114,7 @@ class _Sending:
         self._ranges = 0
         self._sent = 0
         self._acknowledged = 0
+        self._frames = feeding.Frames()
         self._first_sent = False  # all that was wanted at first
         self._ended: End | None = None
         self._pumping = trio.CancelScope()  # what is being sent right now
@@ -210,10 +211,12 @@ class _Sending:
             if not self._connection.machine.may_say(Kind.DATA):
                 raise ProtocolError(f"{self._to} confirmed what it has not got.")
             with memoryview(block.buffer) as view:
-                for at in range(0, block.count, feeding.BLOCK):
+                at = 0
+                while at < block.count:
                     if self._stop:
                         return
-                    with view[at : min(at + feeding.BLOCK, block.count)] as data:
+                    with view[at : min(at + self._frames.size, block.count)] as data:
+                        at += len(data)
                         self._sent += len(data)
                         await self._connection.send_data(data)
         self._first_sent = self._first_sent or block.last
@@ -254,6 +257,7 @@ class _Sending:
                         raise ProtocolError(f"{self._to} acknowledged bytes that were never sent.")
                     if count > self._acknowledged:
                         self._watch.moved()
+                        self._frames.arrived(count - self._acknowledged)
                         self._acknowledged = count
                         self._progress()
                 case Want() as want:
