@@ -18,14 +18,13 @@ import trio.testing
 
 from glide import events
 from glide.crypto.identity import Identity
-from glide.crypto.records import FULL
 from glide.errors import GlideError
-from glide.net.connection import Connection
+from glide.net.connection import FRAME, Connection
 from glide.net.deadlines import Deadlines
 from glide.net.opening import initiate, respond
 from glide.protocol.endtoend import Accept, Ack, Busy, Digests, End, Item, Offer, Page, Want
 from glide.protocol.fields import Message
-from glide.protocol.frames import HEADER, Data, Kind
+from glide.protocol.frames import Data, Kind
 from glide.protocol.preface import Purpose
 from glide.protocol.states import Machine
 from glide.transfer import gathering, receiving, sending
@@ -43,8 +42,7 @@ TRANSFER, RELAY = bytes(range(16)), b"r" * 32
 PATIENT = Deadlines(handshake=10, keepalive=30, lost=90, farewell=0.3)  # peers by hand do not close
 # No multiple of the keepalive is near the idle deadline.
 BRISK = Deadlines(handshake=5, keepalive=0.07, lost=90, farewell=0.3)
-BLOCK = 16 * FULL - HEADER.size  # a sender's first frame
-CONTENT = random.Random(2).randbytes(3 * BLOCK + 12345)
+CONTENT = random.Random(2).randbytes(3 * FRAME + 12345)
 SMALL = b"what the sender offered"
 PATIENCE = 30.0  # for anything in here; the machine may be busy
 ABANDONED = 5.0  # for a thread that waits for a disk
@@ -404,7 +402,7 @@ def spied(sizes: list[int]) -> Callable[[Connection, memoryview], Awaitable[None
 # --- disks -------------------------------------------------------------------------------------------------
 
 
-def while_reading(monkeypatch: pytest.MonkeyPatch, name: str, hook: Callable[[], object], at: int = BLOCK) -> None:
+def while_reading(monkeypatch: pytest.MonkeyPatch, name: str, hook: Callable[[], object], at: int = FRAME) -> None:
     """Call ``hook`` before each piece of a file of that name that the sender reads from ``at`` on."""
     real = OpenFile.read
 

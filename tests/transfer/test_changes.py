@@ -10,9 +10,9 @@ import pytest
 
 from glide import events
 from glide.errors import FileError
+from glide.net.connection import FRAME
 from glide.transfer.manifest import whole
 from tests.transfer.halves import (
-    BLOCK,
     CONTENT,
     SMALL,
     Place,
@@ -44,7 +44,7 @@ def changes(path: Path) -> dict[str, tuple[Callable[[], object], str]]:
 
     return {
         "grows": (grow, "it grew"),
-        "shrinks": (lambda: os.truncate(path, BLOCK + 1), "it shrank"),
+        "shrinks": (lambda: os.truncate(path, FRAME + 1), "it shrank"),
         "is removed": (lambda: path.unlink(missing_ok=True), "it was removed"),
         "is replaced": (replace, "it was replaced"),
         "is written to": (lambda: path.write_bytes(CONTENT), "it was written to"),

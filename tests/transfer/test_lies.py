@@ -10,6 +10,7 @@ import trio
 
 from glide import events
 from glide.errors import ConnectionLost, Declined, GlideError, IntegrityError, ProtocolError, Stopped
+from glide.net.connection import FRAME
 from glide.net.deadlines import Deadlines
 from glide.protocol.endtoend import (
     NO_DIGEST,
@@ -36,7 +37,6 @@ from glide.transfer.gathering import gather_pipe
 from glide.transfer.manifest import ENDLESS, whole
 from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
-    BLOCK,
     CONTENT,
     SMALL,
     TRANSFER,
@@ -79,7 +79,7 @@ LIES: dict[str, tuple[Said, type[GlideError]]] = {
     "other bytes": ((SMALL[::-1], told(RIGHT), END), IntegrityError),
     "too many bytes": ((SMALL + b"!", told(RIGHT), END), ProtocolError),
     "too many bytes, later": ((SMALL, b"!", told(RIGHT), END), ProtocolError),
-    "far too many bytes": ((SMALL, bytes(3 * BLOCK)), ProtocolError),
+    "far too many bytes": ((SMALL, bytes(3 * FRAME)), ProtocolError),
     "bytes after the end": ((SMALL, told(RIGHT), b"!"), ProtocolError),
     "no digest": ((SMALL, told()), ProtocolError),
     "two digests": ((SMALL, told(RIGHT, RIGHT)), ProtocolError),
@@ -128,7 +128,7 @@ async def lied_to(place: Place, bob: Side, item: Item, said: Said, kind: type[Gl
             answer = await answer_of(near)
             await near.close()
         except ConnectionLost:
-            assert bytes(3 * BLOCK) in said, "otherwise there was time to say why"
+            assert bytes(3 * FRAME) in said, "otherwise there was time to say why"
     bob.failed_with(kind)
     if answer is not None:
         assert isinstance(answer, Abort)
@@ -315,7 +315,7 @@ class Words:
 WRONG_ANSWERS: dict[str, Words] = {
     "more bytes than were offered": Words(after=(Ack(bytes=TOTAL + 1),)),
     "bytes before any were sent": Words((Ack(bytes=TOTAL), want((0, TOTAL)))),
-    "fewer bytes than before": Words(after=(Ack(bytes=BLOCK), Ack(bytes=BLOCK - 1))),
+    "fewer bytes than before": Words(after=(Ack(bytes=FRAME), Ack(bytes=FRAME - 1))),
     "a receipt before the end": Words((receipt(),)),
     "a receipt with another digest": Words(after=(receipt(of=WRONG),)),
     "a receipt with fewer bytes": Words(after=(receipt(size=TOTAL - 1),)),
@@ -387,7 +387,7 @@ async def test_of_a_stream_nothing_but_all_can_be_wanted(ranges: tuple[tuple[int
 async def test_a_receiver_may_want_what_it_likes_in_order(path: Path) -> None:
     """And is sent just that."""
     alice, heard = Side(), b""
-    ranges = ((3, 5), (8, 1), (BLOCK - 1, 2), (TOTAL - 1, 1))
+    ranges = ((3, 5), (8, 1), (FRAME - 1, 2), (TOTAL - 1, 1))
     async with joined() as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(send, near, alice, gather(path))
         await take_offer(far)

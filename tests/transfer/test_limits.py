@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from glide import events
 from glide.errors import Declined, ProtocolError, Stopped
-from glide.net.connection import Connection
+from glide.net.connection import FRAME, Connection
 from glide.protocol.endtoend import Abort, Accept, Busy, Item, ItemKind, Offer, Page, Want
 from glide.transfer import checking, intake, reading, receiving
 from glide.transfer.gathering import Gathered, gather_pipe
@@ -31,7 +31,6 @@ from glide.transfer.terms import Hint, Terms, Watch
 from glide.transfer.throttle import BURST, Throttle
 from tests.transfer.halves import (
     ALICE,
-    BLOCK,
     BRISK,
     CONTENT,
     RELAY,
@@ -191,9 +190,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("more", [0, 1])
 async def test_R10_what_was_kept_counts_too(path: Path, limited: Limited, sent: list[int], more: int) -> None:
-    await transferred(gather(path), limited, cut=1.5 * BLOCK)
+    await transferred(gather(path), limited, cut=1.5 * FRAME)
     (before,) = limited.kept()
-    assert before.bytes >= BLOCK
+    assert before.bytes >= FRAME
     sent.clear()
     limited.most = len(CONTENT) - more
     alice, bob = await transferred(gather(path), limited)
@@ -216,7 +215,7 @@ async def test_R10_what_was_kept_counts_too(path: Path, limited: Limited, sent: 
 
 @pytest.mark.usefixtures("small_blocks")
 async def test_R10_when_more_is_kept_than_is_allowed_by_now_nothing_more_is_taken(path: Path, limited: Limited) -> None:
-    await transferred(gather(path), limited, cut=1.5 * BLOCK)
+    await transferred(gather(path), limited, cut=1.5 * FRAME)
     (before,) = limited.kept()
     limited.most = before.bytes // 2
     _, bob = await transferred(gather(path), limited)
@@ -228,7 +227,7 @@ async def test_R10_when_more_is_kept_than_is_allowed_by_now_nothing_more_is_take
 async def test_what_is_asked_for_again_because_it_was_damaged_is_not_counted_twice(
     path: Path, limited: Limited, sent: list[int]
 ) -> None:
-    await transferred(gather(path), limited, cut=1.5 * BLOCK)
+    await transferred(gather(path), limited, cut=1.5 * FRAME)
     (before,) = limited.kept()
     (stored,) = (each for each in limited.stage().rglob("*") if each.is_file())
     with stored.open("r+b") as file:
@@ -373,8 +372,8 @@ async def taken(
         await far.send(Accept(), Want(ranges=((0, size),)))
         while not isinstance(await near.receive(), Want):
             pass
-        for at in range(0, size, BLOCK):
-            await near.send_data(memoryview(bytes(min(BLOCK, size - at))))
+        for at in range(0, size, FRAME):
+            await near.send_data(memoryview(bytes(min(FRAME, size - at))))
         await near.send()
         side = Side()
         watch = Watch(far, TRANSFER, "receiver", "alice", terms or Terms(), Hint(), side.report)

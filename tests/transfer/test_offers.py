@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from glide.errors import Declined, ProtocolError
+from glide.net.connection import FRAME
 from glide.protocol.endtoend import (
     Abort,
     Accept,
@@ -27,7 +28,6 @@ from glide.protocol.messages import Keepalive
 from glide.transfer import taking
 from glide.transfer.manifest import whole
 from tests.transfer.halves import (
-    BLOCK,
     CONTENT,
     Place,
     Side,
@@ -148,7 +148,7 @@ async def test_F10_C9_what_is_kept_of_another_key_is_neither_seen_nor_told(path:
     async with joined() as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(receive, far, Side(), place)
         await offered(near, Item("file.bin", size=len(CONTENT)))
-        await near.send_data(memoryview(CONTENT)[:BLOCK])
+        await near.send_data(memoryview(CONTENT)[:FRAME])
         await near.send(Keepalive())
         await near.stream.send_eof()
     first = place.stage()
@@ -159,4 +159,4 @@ async def test_F10_C9_what_is_kept_of_another_key_is_neither_seen_nor_told(path:
         await near.aclose()
     assert place.offers[1].before is False
     assert place.stage() == first
-    assert (first / "0").read_bytes() == CONTENT[:BLOCK]
+    assert (first / "0").read_bytes() == CONTENT[:FRAME]

@@ -14,12 +14,12 @@ import trio
 
 from glide import events
 from glide.errors import ConnectionLost, Declined, FileError
+from glide.net.connection import FRAME
 from glide.protocol.endtoend import NO_DIGEST, Digests, Item, ItemKind
 from glide.protocol.messages import Keepalive
 from glide.transfer.gathering import gather_pipe
 from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
-    BLOCK,
     CONTENT,
     SMALL,
     TRANSFER,
@@ -94,7 +94,7 @@ def to_stdout(tmp_path: Path) -> Place:
 # --- from a program -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, 1, BLOCK, 3 * BLOCK + 12345])
+@pytest.mark.parametrize("size", [0, 1, FRAME, 3 * FRAME + 12345])
 @pytest.mark.parametrize("where", ["a folder", "standard output"])
 async def test_C4_what_a_program_writes_arrives_whole(
     program: Program, place: Place, to_stdout: Place, output: Output, size: int, where: str
@@ -144,7 +144,7 @@ async def test_what_a_program_writes_is_sent_at_once_and_not_when_a_block_is_ful
     assert output.read() == 2 * SMALL
 
 
-@pytest.mark.parametrize("after", [0, BLOCK])
+@pytest.mark.parametrize("after", [0, FRAME])
 async def test_C4_standard_input_that_breaks_in_the_middle_gets_no_final_name(
     place: Place, monkeypatch: pytest.MonkeyPatch, program: Program, after: int
 ) -> None:
@@ -244,7 +244,7 @@ async def test_C4_a_file_that_the_sender_could_not_read_is_an_error_where_its_by
 
 
 async def test_what_goes_to_standard_output_is_never_continued(path: Path, to_stdout: Place, output: Output) -> None:
-    alice, _ = await transferred(gather(path), to_stdout, cut=1.5 * BLOCK)
+    alice, _ = await transferred(gather(path), to_stdout, cut=1.5 * FRAME)
     assert alice.error is not None
     written = len(output.read())
     alice, bob = await transferred(gather(path), to_stdout)

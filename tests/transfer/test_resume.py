@@ -13,6 +13,7 @@ import trio
 
 from glide import events
 from glide.errors import ConnectionLost, FileError
+from glide.net.connection import FRAME
 from glide.protocol.endtoend import Item
 from glide.transfer import checking, feeding, intake, reading, receiving
 from glide.transfer.digests import BlockDigest, Digest, Sent
@@ -21,7 +22,6 @@ from glide.transfer.journal import Phase
 from glide.transfer.manifest import whole
 from tests.transfer.halves import (
     ALICE,
-    BLOCK,
     CONTENT,
     TRANSFER,
     Place,
@@ -51,7 +51,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def tree(tmp_path: Path) -> Path:
     """Small files, large ones, empty ones and folders."""
     top, rng = tmp_path / "tree", random.Random(7)
-    sizes = {"a/1": 0, "a/2": 1, "a/large": 2 * BLOCK + 77, "b/c/d": 5000, "b/e": 700 * KIB, "empty/none": 0, "z": 3}
+    sizes = {"a/1": 0, "a/2": 1, "a/large": 2 * FRAME + 77, "b/c/d": 5000, "b/e": 700 * KIB, "empty/none": 0, "z": 3}
     for name, size in sizes.items():
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_bytes(rng.randbytes(size))
@@ -65,7 +65,7 @@ def kept_bytes(place: Place) -> int:
     return sum(kept.bytes for kept in place.kept())
 
 
-async def cut(place: Place, *paths: Path, after: float = 1.5 * BLOCK) -> int:
+async def cut(place: Place, *paths: Path, after: float = 1.5 * FRAME) -> int:
     """An attempt that is cut off; how many bytes are durable then."""
     alice, bob = await transferred(gather(*paths), place, cut=after)
     assert "bob is gone" in alice.failed_with(ConnectionLost)
@@ -101,7 +101,7 @@ def arrived_whole(path: Path, place: Place, alice: Side, bob: Side) -> None:
 # --- what is durable is not sent again -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("after", [20 * KIB, 100 * KIB, BLOCK, int(1.5 * BLOCK), int(2.6 * BLOCK)])
+@pytest.mark.parametrize("after", [20 * KIB, 100 * KIB, FRAME, int(1.5 * FRAME), int(2.6 * FRAME)])
 @pytest.mark.parametrize("streams", [trio.testing.memory_stream_pair, socket_pair])
 async def test_nothing_of_a_tree_that_is_durable_is_sent_again(
     tree: Path, place: Place, sent: list[int], after: int, streams: Streams
@@ -130,7 +130,7 @@ async def test_nothing_of_a_file_that_is_durable_is_sent_again_however_often_it_
     durable = [0]
     while True:
         data_left(sent)
-        alice, bob = await transferred(gather(path), place, cut=BLOCK)
+        alice, bob = await transferred(gather(path), place, cut=FRAME)
         if alice.error is None:
             break
         durable.append(kept_bytes(place))
@@ -165,11 +165,11 @@ async def test_a_kept_part_that_is_longer_than_the_journal_says_is_used_if_the_m
     path: Path, place: Place, sent: list[int]
 ) -> None:
     await cut(place, path)
-    (place.stage() / "0").write_bytes(CONTENT[: 2 * BLOCK])
+    (place.stage() / "0").write_bytes(CONTENT[: 2 * FRAME])
     data_left(sent)
     alice, bob = await transferred(gather(path), place, again=True)
     arrived_whole(path, place, alice, bob)
-    assert data_left(sent) == len(CONTENT) - 2 * BLOCK
+    assert data_left(sent) == len(CONTENT) - 2 * FRAME
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/sys/kernel/random/boot_id"), reason="only Linux tells its boots apart")
@@ -177,7 +177,7 @@ async def test_F13_after_a_crash_of_the_machine_only_what_the_journal_says_is_us
     path: Path, place: Place, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     durable = await cut(place, path)
-    (place.stage() / "0").write_bytes(CONTENT[: 2 * BLOCK])
+    (place.stage() / "0").write_bytes(CONTENT[: 2 * FRAME])
     data_left(sent)
     monkeypatch.setattr("glide.transfer.storing.boot", lambda: "another one")
     alice, bob = await transferred(gather(path), place, again=True)
@@ -214,7 +214,7 @@ async def test_C4_every_kept_block_that_was_damaged_is_asked_for_again(
 async def test_C4_a_kept_file_of_a_tree_that_became_shorter_or_longer_is_sent_anew(
     tree: Path, place: Place, sent: list[int]
 ) -> None:
-    durable = await cut(place, tree, after=2.6 * BLOCK)
+    durable = await cut(place, tree, after=2.6 * FRAME)
     stage = place.stage() / "0"
     os.truncate(stage / "b/010", 5)
     with (stage / "b/020").open("ab") as file:
@@ -242,7 +242,7 @@ async def test_C4_files_of_a_tree_that_changed_without_their_size_or_time_are_se
     tree: Path, place: Place, sent: list[int]
 ) -> None:
     """One is kept whole, of one the beginning is kept, one was not sent yet."""
-    durable = await cut(place, tree, after=1.5 * BLOCK)
+    durable = await cut(place, tree, after=1.5 * FRAME)
     for name in ("a/2", "a/large", "z"):
         change(tree / name, damage)
     data_left(sent)
@@ -289,7 +289,7 @@ async def test_a_source_that_changed_between_the_attempts_is_sent_anew(
 
 
 async def test_a_tree_that_changed_between_the_attempts_arrives_as_it_is_now(tree: Path, place: Place) -> None:
-    await cut(place, tree, after=2.6 * BLOCK)
+    await cut(place, tree, after=2.6 * FRAME)
     (tree / "a/1").write_bytes(b"no longer empty")
     (tree / "a/2").unlink()
     (tree / "b/000").unlink()
@@ -336,12 +336,12 @@ async def test_F3_a_kept_file_that_was_swapped_for_a_symlink_is_not_written_thro
 ) -> None:
     await cut(place, path)
     outside = tmp_path / "outside"
-    outside.write_bytes(CONTENT[:BLOCK])
+    outside.write_bytes(CONTENT[:FRAME])
     (place.stage() / "0").unlink()
     (place.stage() / "0").symlink_to(outside)
     alice, bob = await transferred(gather(path), place, again=True)
     arrived_whole(path, place, alice, bob)
-    assert outside.read_bytes() == CONTENT[:BLOCK]
+    assert outside.read_bytes() == CONTENT[:FRAME]
 
 
 async def test_F10_what_is_kept_of_one_key_is_not_continued_by_another(
@@ -402,9 +402,9 @@ async def test_a_file_of_which_the_beginning_is_kept_and_that_changes_once_it_wa
     for name in "ab":
         (tmp_path / name).write_bytes(CONTENT)
     paths = tmp_path / "a", tmp_path / "b"
-    await cut(place, *paths, after=1.5 * BLOCK + len(CONTENT))
+    await cut(place, *paths, after=1.5 * FRAME + len(CONTENT))
     gathered, checked = gather(*paths), threading.Event()
-    monkeypatch.setattr(feeding, "BLOCK", BLOCK)
+    monkeypatch.setattr(feeding, "BLOCK", FRAME)
     real, real_check = reading.Reader.fill, reading.check_rest
 
     def check_rest(gathered: Gathered, kept: Iterable[tuple[int, Item, int]]) -> Iterator[Digest | BlockDigest | None]:

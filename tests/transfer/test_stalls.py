@@ -17,6 +17,7 @@ import trio.testing
 
 from glide import events
 from glide.errors import ConnectionLost, Declined, Stalled
+from glide.net.connection import FRAME
 from glide.net.deadlines import Deadlines
 from glide.protocol.endtoend import Abort, Accept, Busy, Done, Item
 from glide.protocol.messages import Keepalive
@@ -25,7 +26,6 @@ from glide.transfer import assembling, landing, sources
 from glide.transfer.landing import Landing
 from glide.transfer.terms import Hint, Terms, Watch
 from tests.transfer.halves import (
-    BLOCK,
     BRISK,
     CONTENT,
     SMALL,
@@ -252,7 +252,7 @@ async def test_a_receiver_whose_disk_stops_is_given_up_by_the_sender_who_names_i
     path: Path, place: Place, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_the_disk(monkeypatch, stuck)
-    os.truncate(path, 32 * BLOCK)  # far more than can be on its way
+    os.truncate(path, 32 * FRAME)  # far more than can be on its way
     alice, bob = Side(), Side()
     async with joined(BRISK, socket_pair) as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(send, near, alice, gather(path), Terms(idle=1.0, stalled=0.4))
@@ -269,8 +269,8 @@ async def test_a_sender_that_hashes_what_is_kept_for_longer_than_the_idle_time_d
     tree = path.parent / "tree"
     tree.mkdir()
     for name in "abcdefgh":
-        (tree / name).write_bytes(CONTENT[:BLOCK])
-    await transferred(gather(tree), place, cut=7.5 * BLOCK)
+        (tree / name).write_bytes(CONTENT[:FRAME])
+    await transferred(gather(tree), place, cut=7.5 * FRAME)
     real = sources.OpenFile.read
 
     def read(file: sources.OpenFile, view: memoryview, offset: int) -> None:
@@ -294,7 +294,7 @@ async def test_after_everything_was_sent_the_sender_waits_for_the_receiver_to_co
     path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the relay says of who is waited for, and even if it has hashed something last."""
-    await transferred(gather(path), place, cut=1.5 * BLOCK)
+    await transferred(gather(path), place, cut=1.5 * FRAME)
     real = Landing.run
 
     def run(self: Landing) -> landing.Landed:
@@ -369,7 +369,7 @@ async def test_a_sender_that_falls_silent_is_named(place: Place, speaks: str, hi
 
         nursery.start_soon(receive, far, bob, place, Terms(idle=1.5, stalled=0.4), hint)
         await offered(near, Item("file.bin", size=len(CONTENT)))
-        await near.send_data(memoryview(CONTENT)[:BLOCK])
+        await near.send_data(memoryview(CONTENT)[:FRAME])
         await near.send(Keepalive())
         async with trio.open_nursery() as talking:
             if speaks:
@@ -385,7 +385,7 @@ async def test_a_sender_that_falls_silent_is_named(place: Place, speaks: str, hi
         words = "waiting for the relay"  # which has never said anything here
     assert words in bob.failed_with(Stalled)
     assert place.final() == []
-    assert [kept.bytes for kept in place.kept()] == [BLOCK]
+    assert [kept.bytes for kept in place.kept()] == [FRAME]
 
 
 async def test_a_sender_that_makes_no_offer_is_not_waited_for(place: Place) -> None:

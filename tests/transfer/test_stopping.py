@@ -14,7 +14,7 @@ import trio.testing
 from glide import events
 from glide.client.claims import Claims, Superseded
 from glide.errors import ConnectionLost, IntegrityError, Stopped
-from glide.net.connection import Connection
+from glide.net.connection import FRAME, Connection
 from glide.protocol.endtoend import Item
 from glide.protocol.messages import Keepalive
 from glide.transfer import feeding, intake, receiving
@@ -24,7 +24,6 @@ from glide.transfer.taking import Offered
 from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
     ALICE,
-    BLOCK,
     BRISK,
     CONTENT,
     Place,
@@ -50,8 +49,8 @@ async def test_a_transfer_that_is_stopped_on_one_side_is_cancelled_on_the_other_
     begun = trio.Event()
     alice, bob = Side(), Side()
     alice.on_report = lambda event: begun.set() if isinstance(event, events.Progress) and event.bytes else None
-    monkeypatch.setattr(feeding, "BLOCK", BLOCK)
-    while_reading(monkeypatch, "file.bin", stuck.wait, at=2 * BLOCK)  # so that it cannot end before it is stopped
+    monkeypatch.setattr(feeding, "BLOCK", FRAME)
+    while_reading(monkeypatch, "file.bin", stuck.wait, at=2 * FRAME)  # so that it cannot end before it is stopped
     async with joined(BRISK, streams) as (near, far):
         async with trio.open_nursery() as nursery:
             scopes = {"sender": trio.CancelScope(), "receiver": trio.CancelScope()}
@@ -75,7 +74,7 @@ async def test_a_transfer_that_is_stopped_on_one_side_is_cancelled_on_the_other_
     assert stopped.outcome is None
     assert "stopped it" in other.failed_with(Stopped)
     assert place.final() == []
-    assert [kept.bytes >= BLOCK for kept in place.kept()] == [True]
+    assert [kept.bytes >= FRAME for kept in place.kept()] == [True]
 
 
 @pytest.mark.parametrize("who", ["sender", "receiver"])
@@ -197,16 +196,16 @@ async def test_the_same_things_offered_anew_end_the_older_transfer_and_go_on_wit
     ):
         nursery.start_soon(older, far)
         await offered(near, item)
-        await near.send_data(memoryview(CONTENT)[:BLOCK])
+        await near.send_data(memoryview(CONTENT)[:FRAME])
         await near.send(Keepalive())
-        while not [event for event in first.reports if isinstance(event, events.Progress) and event.bytes == BLOCK]:
+        while not [event for event in first.reports if isinstance(event, events.Progress) and event.bytes == FRAME]:
             await near.receive()
         # Other things from the same person disturb nobody.
         nursery.start_soon(lambda: receive(far_another, other, place, claim=claim))
         await offered(another, Item("other.bin", size=3))
         assert not over.is_set()
         nursery.start_soon(lambda: receive(far_too, second, place, claim=claim))
-        assert await offered(near_too, item) == [(BLOCK, len(CONTENT) - BLOCK)]
+        assert await offered(near_too, item) == [(FRAME, len(CONTENT) - FRAME)]
         await over.wait()
         assert superseded.is_set()
         assert other.error is second.error is None

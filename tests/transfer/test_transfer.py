@@ -15,6 +15,7 @@ import trio.testing
 
 from glide import events
 from glide.errors import Declined, FileError, GlideError, NameUnusable, Stopped
+from glide.net.connection import FRAME
 from glide.protocol.endtoend import Item, ItemKind, Receipt
 from glide.transfer import intake, receiving
 from glide.transfer.destination import Destination, disk_error
@@ -25,7 +26,6 @@ from glide.transfer.taking import Offered
 from glide.transfer.terms import Outcome, Terms
 from tests.transfer import apart
 from tests.transfer.halves import (
-    BLOCK,
     CONTENT,
     SMALL,
     TRANSFER,
@@ -71,7 +71,7 @@ def tree(tmp_path: Path) -> Path:
 # --- what should happen ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 5 * 1024 * 1024 + 3])
+@pytest.mark.parametrize("size", [0, 1, FRAME - 1, FRAME, FRAME + 1, 2 * FRAME, 5 * 1024 * 1024 + 3])
 @pytest.mark.parametrize("streams", EVERY_STREAM)
 async def test_C4_a_file_arrives_whole_and_both_sides_have_its_digest(
     tmp_path: Path, place: Place, size: int, streams: Streams
@@ -203,7 +203,7 @@ async def test_what_the_sender_is_told_was_written_is_written(
     path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)  # acknowledge every batch
-    monkeypatch.setattr(intake, "BATCH", BLOCK)
+    monkeypatch.setattr(intake, "BATCH", FRAME)
     alice, bob = Side(), Side()
     there: list[tuple[int, int]] = []
 
@@ -223,7 +223,7 @@ async def test_F5_nothing_bears_a_final_name_or_is_open_to_others_before_all_is_
     path: Path, tree: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)
-    monkeypatch.setattr(intake, "BATCH", BLOCK)
+    monkeypatch.setattr(intake, "BATCH", FRAME)
     seen: list[tuple[list[str], int, list[str]]] = []
 
     def look(event: events.Event) -> None:
@@ -326,7 +326,7 @@ async def test_F11_what_arrived_before_the_disk_was_full_is_kept_and_goes_on_onc
     path: Path, place: Place, tmp_path: Path, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "SYNC_SECONDS", 0.0)
-    monkeypatch.setattr(intake, "BATCH", BLOCK)
+    monkeypatch.setattr(intake, "BATCH", FRAME)
     with apart.mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=5m", "none") as small:
         place.into = small
 
@@ -340,7 +340,7 @@ async def test_F11_what_arrived_before_the_disk_was_full_is_kept_and_goes_on_onc
         assert place.final() == ["other"]
         (kept,) = place.kept()
         there = (place.stage() / "0").stat().st_size
-        assert BLOCK <= kept.bytes <= there, "it may know less than there is, never more"
+        assert FRAME <= kept.bytes <= there, "it may know less than there is, never more"
         monkeypatch.undo()
         (small / "other").unlink()
         alice, bob = await transferred(gather(path), place, again=True)

@@ -17,13 +17,17 @@ from glide.net.streams import BROKEN, PIECE, close_gently
 from glide.protocol import frames, messages
 from glide.protocol.endtoend import Abort
 from glide.protocol.fields import Message
-from glide.protocol.frames import Data, Frame, Kind
+from glide.protocol.frames import HEADER, Data, Frame, Kind
 from glide.protocol.messages import Keepalive
 from glide.protocol.preface import Purpose
 from glide.protocol.states import TABLE, Machine, Side, State
 
 # What is asked of the socket at once where there are files. Records that came together are opened together.
 _BULK = 2 * 1024 * 1024
+
+# File bytes in one DATA frame: with its header they fill sixteen records. Always as many: how many headers there are,
+# and with them how long the stream is, says nothing of what is in it.
+FRAME = 16 * FULL - HEADER.size
 
 # So many frames are taken in without a checkpoint.
 _BREATH = 64
@@ -99,7 +103,7 @@ class Connection:
                 await self._transmit(sealed, self.patience)
 
     async def send_data(self, data: memoryview) -> None:
-        """Send file bytes as one DATA frame. A last, partly filled record waits for the next call.
+        """Send file bytes in DATA frames. A last, partly filled record waits for the next call.
 
         Raises and is cancelled as :meth:`send`, but waits for ever: a block takes as long as the network needs, and
         whether it moves is watched by the idle deadline. ``data`` may be reused when this returns.
@@ -107,9 +111,12 @@ class Connection:
         async with self._sending:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_open()
-            self.machine.sent(Kind.DATA)
-            sealed = self._sealer.seal(frames.header(Kind.DATA, len(data)), data)
-            if sealed:
+            pieces: list[bytes | memoryview] = []
+            for at in range(0, len(data), FRAME):
+                piece = data[at : at + FRAME]
+                self.machine.sent(Kind.DATA)
+                pieces += (frames.header(Kind.DATA, len(piece)), piece)
+            if sealed := self._sealer.seal(*pieces):
                 await self._transmit(sealed, patience=math.inf)
 
     def _check_open(self) -> None:

@@ -14,29 +14,20 @@ from functools import partial
 
 import trio
 
-from glide.crypto.records import FULL
 from glide.errors import GlideError
+from glide.net.connection import FRAME
 from glide.protocol.endtoend import Item, Range
-from glide.protocol.frames import HEADER
 from glide.transfer import reading
 from glide.transfer.digests import BlockDigest, Digest, Sent
 from glide.transfer.gathering import Gathered
 from glide.transfer.sources import Pipe
 from glide.transfer.terms import Watch
 
-
-def _payload(records: int) -> int:
-    """What fills so many records together with the header of its frame."""
-    return records * FULL - HEADER.size
-
-
 # What one thread call reads and hashes, so much that the call costs nothing to speak of: about 4 MiB.
-_RECORDS = 64
-BLOCK = _payload(_RECORDS)
+BLOCK = 4 * FRAME
 _BUFFERS = 3  # one being read, one waiting, one being sent
-# What goes out as one frame takes about so many seconds: nothing else can be said before its end.
-_FRAME_SECONDS = 0.1
-_LEAST_RECORDS, _FIRST_RECORDS = 4, 16
+# What goes out together takes about so many seconds: nothing else can be said before its end.
+_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +41,11 @@ class Block:
     flush: bool = False
 
 
-class Frames:
-    """How large the frames are that files are sent in: as much as arrives there in a tenth of a second."""
+class Pace:
+    """How much goes out together: as much as arrives there in a tenth of a second, within bounds."""
 
     def __init__(self) -> None:
-        self.size = _payload(_FIRST_RECORDS)  # bytes
+        self.size = FRAME  # bytes
         self._since = trio.current_time()
 
     def arrived(self, count: int) -> None:
@@ -62,7 +53,7 @@ class Frames:
         now = trio.current_time()
         rate = count / max(now - self._since, 1e-3)
         self._since = now
-        self.size = _payload(min(max(int(rate * _FRAME_SECONDS) // FULL, _LEAST_RECORDS), _RECORDS))
+        self.size = min(max(int(rate * _SECONDS) // FRAME * FRAME, FRAME), BLOCK)
 
 
 Filled = trio.MemorySendChannel[Block | GlideError]

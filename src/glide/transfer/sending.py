@@ -114,7 +114,7 @@ class _Sending:
         self._ranges = 0
         self._sent = 0
         self._acknowledged = 0
-        self._frames = feeding.Frames()
+        self._pace = feeding.Pace()
         self._first_sent = False  # all that was wanted at first
         self._ended: End | None = None
         self._pumping = trio.CancelScope()  # what is being sent right now
@@ -215,7 +215,7 @@ class _Sending:
                 while at < block.count:
                     if self._stop:
                         return
-                    with view[at : min(at + self._frames.size, block.count)] as data:
+                    with view[at : min(at + self._pace.size, block.count)] as data:
                         at += len(data)
                         self._sent += len(data)
                         await self._connection.send_data(data)
@@ -257,7 +257,7 @@ class _Sending:
                         raise ProtocolError(f"{self._to} acknowledged bytes that were never sent.")
                     if count > self._acknowledged:
                         self._watch.moved()
-                        self._frames.arrived(count - self._acknowledged)
+                        self._pace.arrived(count - self._acknowledged)
                         self._acknowledged = count
                         self._progress()
                 case Want() as want:
