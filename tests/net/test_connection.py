@@ -22,7 +22,7 @@ from glide.errors import (
     ProtocolError,
     Stalled,
 )
-from glide.net.connection import Connection, explained
+from glide.net.connection import FRAME, Connection, explained
 from glide.net.streams import close_gently
 from glide.protocol import frames
 from glide.protocol.endtoend import Abort, Blocks, Busy, Digests, Done, End, Item, Offer, Page, Receipt, Want
@@ -169,7 +169,12 @@ async def test_C3_unflushed_messages_go_out_in_full_records_alone() -> None:
 
 
 @EXAMPLES
-@given(st.lists(st.integers(0, 150_000) | st.sampled_from(["pages", "blocks", "flush"]), max_size=20))
+@given(
+    st.lists(
+        st.integers(1, 150_000) | st.sampled_from([FRAME, FRAME + 1, 3 * FRAME + 77, "pages", "blocks", "flush"]),
+        max_size=20,
+    )
+)
 @example([FULL - HEADER.size])
 @example([FULL - HEADER.size - len(to_bytes(DIGESTS)), "pages"])
 def test_C3_all_records_between_two_flushes_are_full_whatever_is_in_them(steps: list[int | str]) -> None:
@@ -184,7 +189,7 @@ def test_C3_all_records_between_two_flushes_are_full_whatever_is_in_them(steps: 
             match step:
                 case int(size):
                     await sender.send_data(memoryview(bytes(size)))
-                    waiting += HEADER.size + size
+                    waiting += HEADER.size * math.ceil(size / FRAME) + size
                 case "pages":
                     await sender.send(DIGESTS, DIGESTS, flush=False)
                     waiting += 2 * len(to_bytes(DIGESTS))
