@@ -26,7 +26,7 @@ PIECE = 64 * 1024
 # Where files come, to be woken costs as much as to move so much; so much is waited for, but only for a moment: nobody
 # knows whether more is to come. Other systems do not say that a buffer is full before that.
 MUCH = 1024 * 1024
-_MOMENT = 0.005
+_MOMENT = 0.01
 _MARKS = sys.platform == "linux"
 
 
