@@ -365,6 +365,41 @@ async def test_whoever_comes_when_all_pipes_are_in_use_has_blocks_and_pipes_that
             assert not await says(second, b"still")
 
 
+async def test_a_direction_through_which_nothing_comes_leaves_its_pipes_to_others_until_something_does(
+    mock_clock: MockClock,
+) -> None:
+    budget = Budget(ONE_DIRECTION)
+    async with over_tcp(ONE_DIRECTION, budget=budget) as first, over_tcp(ONE_DIRECTION, budget=budget) as second:
+        for one, other in ((first, second), (second, first)) * 2:
+            assert await says(one, b"wakes it")
+            assert other.forth.pipes is None
+            await one.sender.send_all(b"through a pipe")
+            while unread(one.senders) != 14:
+                await wait_all_tasks_blocked(0.001)
+            mock_clock.jump(1.0)  # the moment for which much is waited for
+            assert await exactly(one.receiver, 14) == b"through a pipe"
+            for _ in range(2):  # and again, and then the time after which it rests
+                assert one.forth.pipes
+                mock_clock.jump(ONE_DIRECTION.pipe_rest)
+                await wait_all_tasks_blocked(0.01)
+            assert one.forth.pipes is None
+            assert repr(budget) == repr(Budget(ONE_DIRECTION))
+
+
+async def test_pipes_with_something_in_them_stay_where_they_are(mock_clock: MockClock) -> None:
+    async with over_tcp(ONE_DIRECTION) as tcp:
+        tcp.receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        tcp.receivers.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        assert await says(tcp, b"wakes it")
+        await tcp.sender.send_all(PAYLOAD[:200_000])
+        await until(lambda: tcp.forth.bytes + unread(tcp.senders) == 200_008)
+        for _ in range(4):  # two moments for which much is waited for, and the time after which it would rest, twice
+            mock_clock.jump(ONE_DIRECTION.pipe_rest)
+            await wait_all_tasks_blocked(0.01)
+        assert any(tcp.forth.pipes or ())
+        assert await exactly(tcp.receiver, 200_000) == PAYLOAD[:200_000]
+
+
 @pytest.mark.parametrize("way", ["cancelled", "reset"])
 async def test_no_byte_of_a_transfer_that_was_cut_is_in_the_pipes_of_the_next(way: str) -> None:
     before, budget = descriptors(), Budget(ONE_DIRECTION)

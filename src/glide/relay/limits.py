@@ -46,6 +46,8 @@ class Limits:
     pipes: int = 2
     pipe_size: int = 1024 * 1024
     pipe_budget: int = 32 * 1024 * 1024
+    # A direction through which nothing has come for so long leaves its kernel pipes to others.
+    pipe_rest: float = 5.0
     # After one side of a transfer has ended: to deliver each chunk still in the pipe, and for the other to end.
     drain: float = 30.0
     linger: float = 5.0

@@ -61,6 +61,17 @@ class Lane:
         except trio.WouldBlock:
             return await self.empty.receive()
 
+    def rest(self) -> bool:
+        """Nothing comes: if all kernel pipes are empty, let others have them until something does."""
+        assert self.pipes, "one of them is waiting"
+        if self.empty.statistics().current_buffer_used < len(self.pipes) - 1:
+            return False
+        while self.empty.statistics().current_buffer_used:
+            self.empty.receive_nowait()
+        self.close()
+        self.pipes = None
+        return True
+
     def close(self) -> None:
         """Both sides have ended."""
         if self.pipes:
@@ -131,12 +142,14 @@ class End:
         pipe = await lane.empty_pipe() if lane.pipes else None
         lane.filling = True
         await self._turns.take()
-        if pipe is None:
-            chunk: Chunk = bytes(await stream.receive_some(self._limits.chunk))
-        else:
+        if pipe is not None:
             assert isinstance(stream, trio.SocketStream), "only sockets are spliced"
-            await pipe.fill(stream)
-            chunk = pipe
+            if not await pipe.fill(stream, self._limits.pipe_rest):
+                if lane.rest():
+                    pipe = None
+                else:
+                    await pipe.fill(stream)
+        chunk: Chunk = bytes(await stream.receive_some(self._limits.chunk)) if pipe is None else pipe
         lane.filling = False
         return chunk
 

@@ -8,6 +8,7 @@ Pages in pipes are in nobody's resident memory, so all pipes of a relay share a 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 
@@ -70,17 +71,26 @@ class KernelPipe:
     def __len__(self) -> int:
         return self._count
 
-    async def fill(self, stream: trio.SocketStream) -> None:
-        """Take what the socket has; nothing at the end of the stream. Cancelled, nothing was taken."""
+    async def fill(self, stream: trio.SocketStream, patience: float = math.inf) -> bool:
+        """Take what the socket has; nothing at the end of the stream. Cancelled, nothing was taken.
+
+        False if nothing came for ``patience`` seconds.
+        """
         assert not self._count, "what is in it belongs to somebody already"
         taken = _splice(descriptor(stream), self._write, self.size)
-        for much in (True, False):
-            if taken is None:  # the pipe is empty: it is the socket that is dry
-                await readable(stream, much=much)
-                taken = _splice(descriptor(stream), self._write, self.size)
+        if taken is None:  # the pipe is empty: it is the socket that is dry
+            await readable(stream, much=True)
+            taken = _splice(descriptor(stream), self._write, self.size)
+        if taken is None:
+            with trio.move_on_after(patience) as waiting:
+                await readable(stream, much=False)
+            if waiting.cancelled_caught:
+                return False
+            taken = _splice(descriptor(stream), self._write, self.size)
         if taken is None:  # splice(2) stops at urgent data for ever, and calls that dry; recv(2) gets past it
             taken = os.write(self._write, await stream.receive_some(_SMALL))
         self._count = taken
+        return True
 
     async def drain_some(self, stream: trio.SocketStream) -> int:
         """Give the socket as much of it as it takes, which is returned. Cancelled, all of it is still in here."""
