@@ -284,3 +284,21 @@ async def test_closing_it_wakes_whoever_waits_for_much(monkeypatch: pytest.Monke
         nursery.start_soon(wait)
         await wait_all_tasks_blocked()
         await right.aclose()
+
+
+@LINUX
+@pytest.mark.parametrize(("size", "unsent"), [(MIB, 16 * 1024), (4 * MIB, 2 * MIB)])
+async def test_only_where_much_is_sent_together_may_much_wait_in_the_socket(size: int, unsent: int) -> None:
+    """What is said next is heard behind it: on a slow link, after seconds."""
+
+    async def send(stream: trio.SocketStream) -> None:
+        while True:
+            await streams.send_all(stream, bytes(size))
+
+    async with pair() as (left, _), trio.open_nursery() as nursery:
+        # As if it had been the other way before.
+        left.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * MIB + 16 * 1024 - unsent)
+        nursery.start_soon(send, left)
+        await wait_all_tasks_blocked()  # nobody takes it
+        assert left.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == unsent
+        nursery.cancel_scope.cancel()

@@ -31,3 +31,14 @@ async def test_what_arrives_at_once_lets_out_as_much_as_there_ever_is(autojump_c
     pace = feeding.Pace()
     pace.arrived(32 * MIB)
     assert pace.size == feeding.BLOCK
+
+
+async def test_acknowledgements_that_were_held_up_and_come_together_do_not_look_like_a_fast_link(
+    autojump_clock: MockClock,
+) -> None:
+    pace = feeding.Pace()
+    await trio.sleep(2)
+    for _ in range(2):
+        pace.arrived(300_000)
+        assert pace.size == FRAME
+        await trio.sleep(0.001)

@@ -27,6 +27,7 @@ PIECE = 64 * 1024
 # knows whether more is to come. Other systems do not say that a buffer is full before that.
 MUCH = 1024 * 1024
 _MOMENT = 0.01
+_LITTLE = 16 * 1024  # that trio has each socket keep back unsent
 _MARKS = sys.platform == "linux"
 
 
@@ -43,7 +44,7 @@ async def send_all(stream: trio.abc.SendStream, data: bytes | bytearray | memory
                 with left[at:] as rest:
                     at += os.write(descriptor(stream), rest)
             except BlockingIOError:
-                await writable(stream, much=len(data) > PIECE)
+                await writable(stream, much=len(data) >= 2 * MUCH)
             except OSError as error:
                 raise _broken(error) from error
     # Not before: whoever is cancelled while others run has sent nothing yet, and would not know it.
@@ -109,11 +110,14 @@ def _mark(stream: trio.SocketStream, count: int) -> None:
 
 
 async def writable(stream: trio.SocketStream, *, much: bool) -> None:
-    """Wait until the socket takes something; where ``much`` is to be sent, from now on until there is room for much."""
-    if much and _MARKS:
+    """Wait until the socket takes something; where ``much`` is sent, fast, until there is room for much.
+
+    From now on so much may wait in the socket: whoever speaks next is heard behind it.
+    """
+    if _MARKS:
         try:
-            # It says so at half of this. Trio's own is 16 KiB.
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * MUCH)
+            # It says so at half of this.
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * MUCH if much else _LITTLE)
         except OSError:
             pass  # it is no TCP, or has been closed: who writes will hear of it
     await trio.lowlevel.wait_writable(stream.socket)

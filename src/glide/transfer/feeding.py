@@ -51,7 +51,8 @@ class Pace:
     def arrived(self, count: int) -> None:
         """So many bytes more did."""
         now = trio.current_time()
-        rate = count / max(now - self._since, 1e-3)
+        # Acknowledgements that were held up come together: none speaks for more than itself.
+        rate = count / max(now - self._since, _SECONDS)
         self._since = now
         self.size = min(max(int(rate * _SECONDS) // FRAME * FRAME, FRAME), BLOCK)
 
