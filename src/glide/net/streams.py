@@ -23,8 +23,8 @@ _POSIX = os.name == "posix"
 # What is asked of a socket at once where there are messages, or nothing of interest.
 PIECE = 64 * 1024
 
-# Where files come, to be woken costs as much as to move so much; so much is waited for, but only for a moment: nobody
-# knows whether more is to come. Other systems do not say that a buffer is full before that.
+# To be woken costs as much as to move hundreds of KiB. Where files come so much is waited for, but only for a moment:
+# nobody knows whether more is to come. Other systems do not say that a buffer is full before that.
 MUCH = 1024 * 1024
 _MOMENT = 0.01
 _LITTLE = 16 * 1024  # that trio has each socket keep back unsent
@@ -44,7 +44,7 @@ async def send_all(stream: trio.abc.SendStream, data: bytes | bytearray | memory
                 with left[at:] as rest:
                     at += os.write(descriptor(stream), rest)
             except BlockingIOError:
-                await writable(stream, much=len(data) >= 2 * MUCH)
+                await writable(stream, MUCH if len(data) >= 2 * MUCH else 0)
             except OSError as error:
                 raise _broken(error) from error
     # Not before: whoever is cancelled while others run has sent nothing yet, and would not know it.
@@ -70,7 +70,7 @@ async def receive_into(stream: trio.abc.ReceiveStream, room: memoryview, *, much
         except BlockingIOError:
             if count:
                 break
-            await readable(stream, much=much and not waited)
+            await readable(stream, MUCH if much and not waited else 0)
             waited = True
         except OSError as error:
             if count:
@@ -85,42 +85,37 @@ async def receive_into(stream: trio.abc.ReceiveStream, room: memoryview, *, much
     return count
 
 
-async def readable(stream: trio.SocketStream, *, much: bool) -> None:
-    """Wait until there is something to read or, where ``much`` is on its way, until it has come or a moment has passed.
+async def readable(stream: trio.SocketStream, much: int = 0) -> None:
+    """Wait until there is something to read or, where files come, until so ``much`` has come or a moment has passed.
 
     After a moment there may be nothing.
     """
     if not (much and _MARKS):
         await trio.lowlevel.wait_readable(stream.socket)
         return
-    _mark(stream, MUCH)
+    _set(stream, socket.SOL_SOCKET, socket.SO_RCVLOWAT, much)
     try:
         with trio.move_on_after(_MOMENT):
             await trio.lowlevel.wait_readable(stream.socket)
     finally:
-        _mark(stream, 1)
+        _set(stream, socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
 
-def _mark(stream: trio.SocketStream, count: int) -> None:
-    """Have the socket say that it can be read once there are so many bytes, or its buffer is full, or no more come."""
-    try:
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-    except OSError:
-        pass  # it has been closed: who reads will hear of it
+async def writable(stream: trio.SocketStream, much: int = 0) -> None:
+    """Wait until the socket takes something or, where files go, and fast, until it takes so ``much``.
 
-
-async def writable(stream: trio.SocketStream, *, much: bool) -> None:
-    """Wait until the socket takes something; where ``much`` is sent, fast, until there is room for much.
-
-    From now on so much may wait in the socket: whoever speaks next is heard behind it.
+    From now on twice as much may wait in the socket: whoever speaks next is heard behind it.
     """
     if _MARKS:
-        try:
-            # It says so at half of this.
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * MUCH if much else _LITTLE)
-        except OSError:
-            pass  # it is no TCP, or has been closed: who writes will hear of it
+        _set(stream, socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * much or _LITTLE)
     await trio.lowlevel.wait_writable(stream.socket)
+
+
+def _set(stream: trio.SocketStream, level: int, option: int, count: int) -> None:
+    try:
+        stream.socket.setsockopt(level, option, count)
+    except OSError:
+        pass  # it is no TCP, or has been closed: who reads or writes will hear of it
 
 
 async def close_gently(stream: trio.abc.HalfCloseableStream, seconds: float) -> None:

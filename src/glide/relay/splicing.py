@@ -44,6 +44,8 @@ def _can_splice() -> bool:
 
 CAN_SPLICE = _can_splice()
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if CAN_SPLICE else 0
+# So much is waited for, for a moment. More would cost the kernel that much more for each receiver who stops.
+_MUCH = 256 * 1024
 _SMALL = 4096  # a pipe that is empty takes so much at once, whatever its size
 
 
@@ -79,11 +81,11 @@ class KernelPipe:
         assert not self._count, "what is in it belongs to somebody already"
         taken = _splice(descriptor(stream), self._write, self.size)
         if taken is None:  # the pipe is empty: it is the socket that is dry
-            await readable(stream, much=True)
+            await readable(stream, _MUCH)
             taken = _splice(descriptor(stream), self._write, self.size)
         if taken is None:
             with trio.move_on_after(patience) as waiting:
-                await readable(stream, much=False)
+                await readable(stream)
             if waiting.cancelled_caught:
                 return False
             taken = _splice(descriptor(stream), self._write, self.size)
@@ -95,7 +97,7 @@ class KernelPipe:
     async def drain_some(self, stream: trio.SocketStream) -> int:
         """Give the socket as much of it as it takes, which is returned. Cancelled, all of it is still in here."""
         while not (given := _splice(self._read, descriptor(stream), self._count)):
-            await writable(stream, much=True)
+            await writable(stream, _MUCH)
         self._count -= given
         return given
 
