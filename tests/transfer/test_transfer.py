@@ -15,8 +15,9 @@ import trio.testing
 
 from glide import events
 from glide.errors import Declined, FileError, GlideError, NameUnusable, Stopped
-from glide.net.connection import FRAME
-from glide.protocol.endtoend import Item, ItemKind, Receipt
+from glide.net.connection import FRAME, Connection
+from glide.protocol.endtoend import Done, Item, ItemKind, Receipt
+from glide.protocol.fields import Message
 from glide.transfer import intake, receiving
 from glide.transfer.destination import Destination, disk_error
 from glide.transfer.landing import Landing
@@ -217,6 +218,25 @@ async def test_what_the_sender_is_told_was_written_is_written(
         nursery.start_soon(receive, far, bob, place)
     assert len(there) >= 3
     assert all(acknowledged <= written for acknowledged, written in there)
+
+
+async def test_what_was_delivered_is_told_before_the_receiver_may_forget_it(
+    path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between, the sender would send it a second time, and they would have it twice."""
+    alice, bob = Side(), Side()
+    told, real = [], Connection.send
+
+    async def say(connection: Connection, *said: Message, flush: bool = True) -> None:
+        if Done() in said:
+            told.append(alice.of(events.Delivered))
+        await real(connection, *said, flush=flush)
+
+    monkeypatch.setattr(Connection, "send", say)
+    async with joined() as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather(path))
+        nursery.start_soon(receive, far, bob, place)
+    assert told == [[events.Delivered(TRANSFER, "bob", 1, path.stat().st_size, digest(path.read_bytes()))]]
 
 
 async def test_F5_nothing_bears_a_final_name_or_is_open_to_others_before_all_is_there(

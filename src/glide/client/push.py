@@ -247,18 +247,16 @@ class _Pushing:
     # --- the end ---
 
     def _delivered(self, receipt: Receipt, outcome: Outcome, gathered: Gathered) -> Receipt:
-        parcel = self._parcel
-        self._report(events.Delivered(self._id, parcel.to, receipt.items, receipt.bytes, receipt.digest))
         for problem in outcome.problems:
             self._report(events.Notice(f"Not sent: {problem}."))
         if outcome.missing or gathered.skipped:
             missing = outcome.missing + gathered.skipped
             raise Partly(
                 f"Not delivered: {missing} of {counted(gathered.manifest.files + gathered.skipped, 'file')}.",
-                f"The others stand at {parcel.to}.",
+                f"The others stand at {self._parcel.to}.",
                 "The lines above say why."
                 if outcome.problems or gathered.skipped
-                else f"The glide of {parcel.to} says why.",
+                else f"The glide of {self._parcel.to} says why.",
                 receipt=receipt,
             )
         return receipt

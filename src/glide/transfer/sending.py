@@ -146,6 +146,8 @@ class _Sending:
                     raise
                 async with self._connection.silence():
                     nursery.cancel_scope.cancel()
+        # Before Done, after which they forget what they confirmed: killed in between, it would be sent a second time.
+        self._report(events.Delivered(self._transfer, self._to, receipt.items, receipt.bytes, receipt.digest))
         try:
             await self._connection.send(Done())
         except ConnectionLost:
