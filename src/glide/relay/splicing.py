@@ -14,7 +14,7 @@ import socket
 
 import trio
 
-from glide.net.streams import descriptor, readable, writable
+from glide.net.streams import MUCH, descriptor, readable, writable
 from glide.relay.limits import Limits
 
 try:
@@ -44,7 +44,8 @@ def _can_splice() -> bool:
 
 CAN_SPLICE = _can_splice()
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if CAN_SPLICE else 0
-# So much is waited for, for a moment. More would cost the kernel that much more for each receiver who stops.
+# So much is waited for, for a moment. The socket's buffer grows with it, and is full where a receiver stops: more would
+# cost the kernel several times that for each.
 _MUCH = 256 * 1024
 _SMALL = 4096  # a pipe that is empty takes so much at once, whatever its size
 
@@ -97,7 +98,7 @@ class KernelPipe:
     async def drain_some(self, stream: trio.SocketStream) -> int:
         """Give the socket as much of it as it takes, which is returned. Cancelled, all of it is still in here."""
         while not (given := _splice(self._read, descriptor(stream), self._count)):
-            await writable(stream, _MUCH)
+            await writable(stream, MUCH)
         self._count -= given
         return given
 
