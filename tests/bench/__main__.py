@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -136,6 +137,9 @@ def keep(outcome: Outcome, machine: str, options: argparse.Namespace) -> None:
     if options.page:
         page = options.page.read_text("utf-8")
         options.page.write_text(filled(page, outcome.name, text), "utf-8")
+        picture = options.page.with_name(f"{options.page.stem}-{outcome.name}.png")
+        if f"({picture.name})" in page and path.with_suffix(".png").exists():
+            shutil.copyfile(path.with_suffix(".png"), picture)
 
 
 def filled(page: str, name: str, text: str) -> str:
