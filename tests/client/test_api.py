@@ -780,3 +780,22 @@ async def goes_on(relay: Address, sender: Person, receiver: Person, film: Path) 
     assert resumed.bytes > 0
     assert receiver.inbox[film.name] == film.read_bytes()
     assert receiver.stages == []
+
+
+async def test_a_push_that_is_stopped_when_it_has_told_of_the_delivery_still_has_its_receipt(
+    honest: Address, alice: Person, bob: Person, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = alice.report
+
+    def report(event: events.Event) -> None:
+        real(event)
+        if isinstance(event, events.Delivered):
+            push.scope.cancel()
+
+    monkeypatch.setattr(alice, "report", report)
+    async with alice.client(honest) as me, taking_all(bob, honest):
+        push = begin(nursery, partial(me.push, "bob", [alice.file(HELLO)]))
+        receipt = await push.result()
+    assert (receipt.to, receipt.bytes) == ("bob", len(HELLO))
+    assert push.scope.cancel_called
+    assert bob.inbox == {"holiday.jpg": HELLO}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -267,6 +268,15 @@ SPOILED: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is not closed stays open."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("how", SPOILED)
 def test_F11_a_journal_that_cannot_be_read_costs_what_it_spoke_of_and_nothing_else(
     interrupted: Path, into: Path, journals: Path, how: str

@@ -89,13 +89,15 @@ class _Pushing:
         self._lost: GlideError | None = None  # why the last connection that there was is there no more
         self._there = 0  # bytes, the most that ever were at the receiver
         self._warned: set[str] = set()
+        self._attempting = trio.CancelScope()
 
     async def run(self) -> Receipt:
         backoff = Backoff(self._terms.retry)
         while True:
             gathered = await self._gather()
             try:
-                receipt, outcome, gathered = await self._attempt(gathered, backoff)
+                with trio.CancelScope() as self._attempting:
+                    receipt, outcome, gathered = await self._attempt(gathered, backoff)
             except GlideError as error:
                 wait = self._after(error, backoff, again=not gathered.manifest.streams)
                 reason = error.what
@@ -170,6 +172,8 @@ class _Pushing:
                     self._there = event.bytes
                     backoff.went_well()
                 self._accepted = self._accepted or isinstance(event, events.Accepted)
+                if isinstance(event, events.Delivered):
+                    self._attempting.shield = True  # whoever is told that has the receipt, stopped or not
                 self._report(event)
 
             with control.hint(transfer) as hint:

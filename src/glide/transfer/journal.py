@@ -116,7 +116,7 @@ class Journal:
             try:
                 # Somebody may be looking at it for a moment.
                 journal = cls._open(file, sync=sync, timeout=_PATIENCE)
-                if journal is not None and journal.speaks and journal.makes_sense() and journal.about.key == key:
+                if journal is not None and journal.makes_sense() and journal.about.key == key:
                     return journal
                 if journal is not None:
                     journal.delete()  # a crash came between making it and writing it, or another version wrote it
@@ -130,12 +130,12 @@ class Journal:
         """One that is there; None if somebody else has it open, or it says nothing that can be read."""
         try:
             journal = cls._open(file)
-            if journal is not None and not (journal.speaks and journal.makes_sense()):
-                journal.close()
-                return None
         except (OSError, sqlite3.Error):
             return None
-        return journal
+        if journal is None or journal.makes_sense():
+            return journal
+        journal.close()  # Python might do that much later, and it would be locked until then
+        return None
 
     @classmethod
     def _open(cls, file: Path, *, sync: bool = True, timeout: float = 0) -> Journal | None:
@@ -149,7 +149,7 @@ class Journal:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("BEGIN IMMEDIATE")
-            if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
                 for statement in _SCHEMA.split(";"):
                     database.execute(statement)
             database.execute("COMMIT")
@@ -171,8 +171,10 @@ class Journal:
         return self._get("about") is not None
 
     def makes_sense(self) -> bool:
-        """True if all that it says can be read."""
+        """True if it speaks, and all that it says can be read."""
         try:
+            if not self.speaks:
+                return False
             _ = self.about, self.phase, self.phase is Phase.RECEIVING or self.confirmed
             for _ in self.items():
                 pass
@@ -300,7 +302,7 @@ class Journal:
 SUFFIX = ".journal"
 
 # What comes of reading what another version of glide wrote, or nobody.
-_NONSENSE = msgspec.MsgspecError, ValueError, TypeError
+_NONSENSE = msgspec.MsgspecError, sqlite3.Error, ValueError, TypeError
 
 
 def _file(folder: Path, key: bytes, into: Path, manifest: Manifest, number: int) -> Path:

@@ -149,7 +149,8 @@ class _Sending:
         # Before Done, after which they forget what they confirmed: killed in between, it would be sent a second time.
         self._report(events.Delivered(self._transfer, self._to, receipt.items, receipt.bytes, receipt.digest))
         try:
-            await self._connection.send(Done())
+            with trio.move_on_after(self._connection.deadlines.farewell):
+                await self._connection.send(Done())
         except ConnectionLost:
             pass  # they have it all, and have said so
         missing = self._manifest.files - receipt.items
