@@ -285,6 +285,7 @@ def test_F11_a_journal_that_cannot_be_read_costs_what_it_spoke_of_and_nothing_el
     list(kept(journals))
     assert not interrupted.with_name(interrupted.name + "-journal").exists()
     with Receiving(arrival(into, journals), SENT) as receiving:
+        assert list(journals.glob("*.journal")) == [interrupted], "a new one in its place: nobody has the old one open"
         assert receiving.finish().items == 3
         receiving.storage.known()
     assert shown(into) == as_found(SENT)
