@@ -89,20 +89,19 @@ class _Pushing:
         self._lost: GlideError | None = None  # why the last connection that there was is there no more
         self._there = 0  # bytes, the most that ever were at the receiver
         self._warned: set[str] = set()
-        self._attempting = trio.CancelScope()
 
     async def run(self) -> Receipt:
         backoff = Backoff(self._terms.retry)
         while True:
             gathered = await self._gather()
             try:
-                with trio.CancelScope() as self._attempting:
-                    receipt, outcome, gathered = await self._attempt(gathered, backoff)
+                with trio.CancelScope() as scope:
+                    receipt, outcome, gathered = await self._attempt(gathered, backoff, scope)
             except GlideError as error:
                 wait = self._after(error, backoff, again=not gathered.manifest.streams)
                 reason = error.what
             else:
-                return self._delivered(receipt, outcome, gathered)
+                return self._unless_partly(receipt, outcome, gathered)
             self._report(
                 events.StalledEvent(
                     self._id, "network", round(wait), f"{reason} Trying again in {duration(max(wait, 1))}."
@@ -147,7 +146,10 @@ class _Pushing:
         self._warned.update(warnings)
         return gathered
 
-    async def _attempt(self, gathered: Gathered, backoff: Backoff) -> tuple[Receipt, Outcome, Gathered]:
+    async def _attempt(
+        self, gathered: Gathered, backoff: Backoff, scope: trio.CancelScope
+    ) -> tuple[Receipt, Outcome, Gathered]:
+        """Within ``scope``, which is shielded once the delivery has been told: whoever is told has the receipt."""
         transfer = secrets.token_bytes(16) if self._attempts else self._id
         self._attempts += 1
         control = await self._session.link(Role.SEND)
@@ -173,7 +175,7 @@ class _Pushing:
                     backoff.went_well()
                 self._accepted = self._accepted or isinstance(event, events.Accepted)
                 if isinstance(event, events.Delivered):
-                    self._attempting.shield = True  # whoever is told that has the receipt, stopped or not
+                    scope.shield = True
                 self._report(event)
 
             with control.hint(transfer) as hint:
@@ -250,7 +252,8 @@ class _Pushing:
 
     # --- the end ---
 
-    def _delivered(self, receipt: Receipt, outcome: Outcome, gathered: Gathered) -> Receipt:
+    def _unless_partly(self, receipt: Receipt, outcome: Outcome, gathered: Gathered) -> Receipt:
+        """The receipt; raises :class:`Partly`, which has it, if not all of it is there."""
         for problem in outcome.problems:
             self._report(events.Notice(f"Not sent: {problem}."))
         if outcome.missing or gathered.skipped:

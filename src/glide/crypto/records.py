@@ -76,15 +76,16 @@ class _Cipher:
     def next(self) -> tuple[AESGCM, bytes]:
         """What the next record is sealed or opened with, and its nonce; counts, and renews the key when due (C7)."""
         count = self.count
-        if count % REKEY_EVERY == 0 and count:
-            self._key = self._made().encrypt(_NONCE.pack(_LAST_NONCE), bytes(32), b"")[:32]
+        if count and count % REKEY_EVERY == 0:
+            self._key = self.aead.encrypt(_NONCE.pack(_LAST_NONCE), bytes(32), b"")[:32]
             self._aead = None
         if count == _LAST_NONCE:
             raise IntegrityError("A connection used up its counter.")
         self.count = count + 1
-        return self._aead or self._made(), _NONCE.pack(count)
+        return self.aead, _NONCE.pack(count)
 
-    def _made(self) -> AESGCM:
+    @property
+    def aead(self) -> AESGCM:
         if self._aead is None:
             self._aead = AESGCM(self._key)
         return self._aead

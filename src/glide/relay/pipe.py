@@ -73,7 +73,7 @@ class Lane:
         return True
 
     def close(self) -> None:
-        """Both sides have ended."""
+        """Nobody fills or drains the kernel pipes any more: give them back."""
         if self.pipes:
             self._budget.give_back(self.pipes)
 
