@@ -412,3 +412,4 @@ def while_reading(monkeypatch: pytest.MonkeyPatch, name: str, hook: Callable[[],
         real(self, view, offset)
 
     monkeypatch.setattr(OpenFile, "read", read)
+    monkeypatch.setattr(OpenFile, "read_cached", lambda *_: 0)  # it is a disk's file, and was not read before

@@ -18,6 +18,7 @@ from glide.net.connection import FRAME
 from glide.protocol.endtoend import NO_DIGEST, Digests, Item, ItemKind
 from glide.protocol.messages import Keepalive
 from glide.transfer.gathering import gather_pipe
+from glide.transfer.sources import Pipe
 from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
     CONTENT,
@@ -142,6 +143,33 @@ async def test_what_a_program_writes_is_sent_at_once_and_not_when_a_block_is_ful
         program.close()
     assert alice.error is bob.error is None
     assert output.read() == 2 * SMALL
+
+
+def test_what_a_program_wrote_in_pieces_is_read_at_once_and_its_end_is_told_once(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal has its end told once, and would wait for more."""
+    pipe = Pipe()
+    for _ in range(60):
+        program._write(CONTENT[:1000])
+    assert pipe.read() == 60 * CONTENT[:1000]
+    program._write(CONTENT[:5])
+    assert pipe.read() == CONTENT[:5]
+    program._write(CONTENT[:7])
+    program.close()
+    assert pipe.read() == CONTENT[:7]
+    monkeypatch.setattr(os, "read", lambda *_: pytest.fail("it was told already"))
+    assert pipe.read() == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a pipe is as large as it is")
+def test_a_program_may_write_a_mebibyte_ahead(program: Program) -> None:
+    pipe = Pipe()
+    os.set_blocking(program.end, False)
+    content = CONTENT[: 2 * 1024 * 1024]
+    written = os.write(program.end, content)
+    assert written >= 1024 * 1024
+    assert pipe.read() == content[: 1024 * 1024]
 
 
 @pytest.mark.parametrize("after", [0, FRAME])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import sys
 import tempfile
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,10 +18,11 @@ from hypothesis import strategies as st
 
 from glide.errors import FileError
 from glide.protocol.endtoend import NO_DIGEST, Range
-from glide.transfer import ranges, reading
+from glide.transfer import ranges, reading, sources
 from glide.transfer.digests import BlockDigest, Digest, Sent
 from glide.transfer.gathering import Gathered, gather
 from glide.transfer.reading import Reader, check_empty, check_rest
+from glide.transfer.sources import Changed, OpenFile
 from tests.transfer import apart
 
 CONTENT = random.Random(1).randbytes(300_000)
@@ -44,14 +47,17 @@ def gathered(*paths: Path) -> Gathered:
 
 
 def read(reader: Reader, wanted: list[Range], block: int = 65536) -> tuple[bytes, list[Digest | Sent]]:
-    """All of these, as the sender reads it."""
+    """All of these, as the sender reads it, if now more of it is in memory and now less."""
     reader.begin(wanted)
     found = bytearray()
     digests: list[Digest | Sent] = []
+    draw = random.Random(block)
     while True:
         buffer = bytearray(block)
-        count, some, last = reader.fill(memoryview(buffer))
-        found += buffer[:count]
+        view = memoryview(buffer)
+        cached = reader.fill_cached(view[: draw.choice((0, draw.randrange(block + 1), block))])
+        count, some, last = reader.fill(view[cached:]) if cached < block else (0, [], False)
+        found += buffer[: cached + count]
         digests += some
         if last:
             return bytes(found), digests
@@ -290,3 +296,80 @@ def test_a_file_that_holds_more_than_its_size_says_is_not_sent_as_an_empty_one(p
         check_empty(gathered(Path("/proc/self/status")))
     check_empty(gathered(path))
     check_empty(gathered(aged(tmp_path / "empty", b"")))
+
+
+# --- what is in memory --------------------------------------------------------------------------------------
+
+
+def opened(path: Path) -> OpenFile:
+    return OpenFile(gathered(path).manifest.item(0), path)
+
+
+@pytest.fixture
+def room() -> memoryview:
+    return memoryview(bytearray(len(CONTENT)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells")
+def test_what_a_disk_would_have_to_bring_is_not_waited_for(path: Path, room: memoryview) -> None:
+    file = opened(path)
+    os.fsync(file.descriptor)
+    os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        if os.preadv(file.descriptor, [room], 0, os.RWF_NOWAIT):
+            pytest.skip("this file system lets nothing out of memory")
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        pytest.skip(f"this file system cannot tell: {error}")
+    assert file.read_cached(room, 0) == 0
+    file.read(room, 0)
+    room[:] = bytes(len(room))
+    assert file.read_cached(room, 0) == len(room)
+    assert room == CONTENT
+    file.close()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no file system that is memory")
+def test_a_file_system_that_is_memory_has_all_of_a_file_at_once(room: memoryview) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        file = opened(aged(Path(folder) / "file.bin", CONTENT))
+        assert file.read_cached(room[:1000], 5) == 1000
+        assert file.read_cached(room, 0) == len(room)
+        assert room == CONTENT
+        file.close()
+
+
+def test_where_nobody_can_tell_what_is_in_memory_it_is_asked_once(
+    path: Path, room: memoryview, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = os.preadv, []
+
+    def preadv(descriptor: int, views: list[memoryview], offset: int, flags: int = 0) -> int:
+        asked.append(flags)
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, "no such flag")
+        return real(descriptor, views, offset)
+
+    file = opened(path)
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(sources, "_MEMORY", ())
+    assert file.read_cached(room, 0) == file.read_cached(room, 0) == 0
+    assert len(asked) == (sys.platform == "linux")
+    file.read(room, 0)
+    assert room == CONTENT
+    file.close()
+
+
+def test_a_disk_that_fails_is_told_by_whoever_waits_for_it(
+    path: Path, room: memoryview, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def preadv(*_: object) -> int:
+        raise OSError(errno.EIO, "it is broken")
+
+    file = opened(path)
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert file.read_cached(room, 0) == 0
+    with pytest.raises(Changed, match="it is broken"):
+        file.read(room, 0)
+    file.close()

@@ -17,6 +17,7 @@ from glide.transfer import feeding, intake, reading, receiving
 from glide.transfer.digests import Digest, Sent
 from glide.transfer.gathering import Gathered
 from glide.transfer.reading import Reader
+from glide.transfer.sources import OpenFile
 from tests.transfer.arriving import Receiving, arrival
 from tests.transfer.halves import Place, gather, transferred
 
@@ -119,10 +120,12 @@ def test_receiving_a_file_takes_five_calls_from_the_stage_to_its_final_name(
     assert per_file(cost) == {"open": 1, "pwrite": 1, "utime": 1, "fchmod": 1, "close": 1}
 
 
-async def test_a_large_file_takes_one_turn_of_a_thread_for_four_mebibytes_at_its_sender(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_large_file_takes_one_turn_of_a_thread_for_four_mebibytes_at_its_sender_or_none_if_it_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
 ) -> None:
     blocks, fills = [], Reader.fill
+    size, rest = 13 * 1024 * 1024, 13 * 1024 * 1024 - 3 * feeding.BLOCK
 
     def fill(reader: Reader, buffer: memoryview) -> tuple[int, list[Digest | Sent], bool]:
         done = fills(reader, buffer)
@@ -131,11 +134,14 @@ async def test_a_large_file_takes_one_turn_of_a_thread_for_four_mebibytes_at_its
 
     monkeypatch.setattr(reading, "_PATIENCE", 1000.0)
     monkeypatch.setattr(Reader, "fill", fill)
+    if not cached:
+        monkeypatch.setattr(OpenFile, "read_cached", lambda *_: 0)
     (tmp_path / "into").mkdir()
-    (tmp_path / "file").write_bytes(bytes(9 * 1024 * 1024))
+    (tmp_path / "file").write_bytes(bytes(size))
     alice, bob = await transferred(gather(tmp_path / "file"), Place(tmp_path / "into", tmp_path / "journals"))
     assert alice.error is bob.error is None
-    assert blocks == [feeding.BLOCK, feeding.BLOCK, 9 * 1024 * 1024 - 2 * feeding.BLOCK]
+    # The first block is read where the file is opened, the last where it is looked at again.
+    assert blocks == [feeding.BLOCK, rest] if cached else [*[feeding.BLOCK] * 3, rest]
 
 
 async def test_more_files_take_no_more_turns_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

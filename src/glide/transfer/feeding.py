@@ -1,20 +1,20 @@
-"""What the sender reads and hashes, in threads, for the task that sends it: bytes that are wanted, and digests.
+"""What the sender reads and hashes, for those who send it: bytes that are wanted, and digests.
 
-A channel of one block lies between the disk and the network, so that both work at once and neither runs ahead of the
-other. Errors go the way of the blocks. Cancelled, a task leaves a thread behind that is stuck in a dead disk; it closes
-what it has open once it comes back.
+What the system has in memory is read at once, which takes less time than waking a thread; what a disk has to bring is
+read in one. Both work at the same time all the same: meanwhile the network has what waits in the socket, and while that
+is filled the system reads ahead by itself. Errors are raised. Cancelled, a task leaves a thread behind that is stuck in
+a dead disk; it closes what it has open once it comes back.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import trio
 
-from glide.errors import GlideError
 from glide.net.connection import FRAME
 from glide.protocol.endtoend import Item, Range
 from glide.transfer import reading
@@ -23,19 +23,17 @@ from glide.transfer.gathering import Gathered
 from glide.transfer.sources import Pipe
 from glide.transfer.terms import Watch
 
-# What one thread call reads and hashes, so much that the call costs nothing to speak of: about 4 MiB.
+# What is read and hashed at a time, so much that a thread call costs little beside it: about 4 MiB.
 BLOCK = 4 * FRAME
-_BUFFERS = 3  # one being read, one waiting, one being sent
 # What goes out together takes about so many seconds: nothing else can be said before its end.
 _SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What goes out together: bytes in a buffer that comes back, and digests that were found with them."""
+    """What goes out together: bytes, and digests that were found with them."""
 
-    buffer: bytearray
-    count: int = 0
+    data: memoryview
     found: Sequence[Digest | Sent | BlockDigest] = ()
     last: bool = False  # of what was wanted up to now
     flush: bool = False
@@ -57,55 +55,50 @@ class Pace:
         self.size = min(max(int(rate * _SECONDS) // FRAME * FRAME, FRAME), BLOCK)
 
 
-Filled = trio.MemorySendChannel[Block | GlideError]
+Give: TypeAlias = Callable[[Block], Awaitable[None]]
+
+_NOTHING = memoryview(b"")
+_NONE: Sequence[Digest | Sent] = ()
 
 
-async def read(
-    gathered: Gathered, watch: Watch, wanted: trio.MemoryReceiveChannel[list[Range]], filled: Filled
-) -> None:
-    """Read and hash what is wanted, a block at a time, each in one thread call. Errors go the way of the blocks."""
+async def read(gathered: Gathered, watch: Watch, wanted: trio.MemoryReceiveChannel[list[Range]], give: Give) -> None:
+    """Read and hash what is wanted, and give it a block at a time."""
     reader = reading.Reader(gathered)
     borrowed = reading.Borrowed(reader.close)
-    size = min(BLOCK, gathered.manifest.bytes + 1)  # one more, so that the first call sees the end
-    empty = deque(bytearray(size) for _ in range(_BUFFERS))
+    buffer = memoryview(bytearray(min(BLOCK, gathered.manifest.bytes + 1)))  # one more, so that one call sees the end
     try:
         async for each in wanted:
             reader.begin(each)
             last = False
             while not last:
-                # The channel takes one block while another is sent: the third buffer is free by then.
-                buffer = empty.popleft()
-                empty.append(buffer)
-                watch.disk = "your disk does not deliver what is to be sent"
-                # Abandoned when cancelled: a dead network disk must not keep the process from ending.
-                count, found, last = await trio.to_thread.run_sync(
-                    borrowed.use, partial(reader.fill, memoryview(buffer)), abandon_on_cancel=True
-                )
-                watch.disk = ""
-                await filled.send(Block(buffer, count, found, last))
-    except GlideError as error:
-        await filled.send(error)
+                count, found, last = reader.fill_cached(buffer), _NONE, False
+                if count < len(buffer):
+                    watch.disk = "your disk does not deliver what is to be sent"
+                    # Abandoned when cancelled: a dead network disk must not keep the process from ending.
+                    more, found, last = await trio.to_thread.run_sync(
+                        borrowed.use, partial(reader.fill, buffer[count:]), abandon_on_cancel=True
+                    )
+                    watch.disk = ""
+                    count += more
+                await give(Block(buffer[:count], found, last))
     finally:
         borrowed.close()
 
 
-async def read_pipe(watch: Watch, filled: Filled) -> None:
-    """Read what comes, for as long as it comes, and send it at once."""
+async def read_pipe(watch: Watch, give: Give) -> None:
+    """Read what comes, for as long as it comes, and give it at once."""
     pipe = Pipe()
-    try:
-        while True:
-            watch.disk = "nothing comes from the program whose output is sent"
-            piece = await trio.to_thread.run_sync(pipe.read, abandon_on_cancel=True)
-            watch.disk = ""
-            if not piece:
-                break
-            await filled.send(Block(bytearray(piece), len(piece), flush=True))
-        await filled.send(Block(bytearray(), 0, (pipe.digest(),), last=True))
-    except GlideError as error:
-        await filled.send(error)
+    while True:
+        watch.disk = "nothing comes from the program whose output is sent"
+        piece = await trio.to_thread.run_sync(pipe.read, abandon_on_cancel=True)
+        watch.disk = ""
+        if not piece:
+            break
+        await give(Block(memoryview(piece), flush=True))
+    await give(Block(_NOTHING, (pipe.digest(),), last=True))
 
 
-async def check(gathered: Gathered, watch: Watch, kept: Iterator[tuple[int, Item, int]], filled: Filled) -> None:
+async def check(gathered: Gathered, watch: Watch, kept: Iterator[tuple[int, Item, int]], give: Give) -> None:
     """Hash what was not wanted whole, meanwhile."""
     checking = reading.check_rest(gathered, kept)
     borrowed = reading.Borrowed(checking.close)
@@ -114,14 +107,9 @@ async def check(gathered: Gathered, watch: Watch, kept: Iterator[tuple[int, Item
         return reading.some_of(checking)
 
     try:
-        while True:
-            found = await trio.to_thread.run_sync(borrowed.use, some, abandon_on_cancel=True)
-            if found is None:
-                break
+        while (found := await trio.to_thread.run_sync(borrowed.use, some, abandon_on_cancel=True)) is not None:
             watch.moved()
             watch.get_on()
-            await filled.send(Block(bytearray(), 0, found))
-    except GlideError as error:
-        await filled.send(error)
+            await give(Block(_NOTHING, found))
     finally:
         borrowed.close()

@@ -1,4 +1,5 @@
-"""The sender's files as bytes and digests. Everything here blocks, and is called in a thread, one call at a time.
+"""The sender's files as bytes and digests. Everything here may block, and is called in a thread, one call at a time:
+but for what is in memory already.
 
 A file that has changed since the offer, or cannot be read any more, is not sent: where its bytes would lie in the
 stream there are zeros, and no digest vouches for them. A file that is sent all alone is an error instead.
@@ -66,6 +67,18 @@ class Reader:
                 self._read_part(piece, view)
             filled += take
         return filled, self._found, False
+
+    def fill_cached(self, buffer: memoryview) -> int:
+        """How many bytes of the buffer could be filled without waiting for a disk: of a file that is open, and goes on
+        behind them."""
+        piece = self._piece
+        if piece is None or self._file is None or not self._done < piece.length - len(buffer):
+            return 0
+        count = self._file.read_cached(buffer, piece.offset + self._done)
+        if self._hasher is not None:
+            self._hasher.update(buffer[:count])
+        self._done += count
+        return count
 
     def _read_whole(self, piece: Piece, view: memoryview) -> None:
         """A whole file at once, as nearly all small ones are read."""

@@ -13,9 +13,8 @@
                                   <-   Receipt
     Done                          ->
 
-Four tasks: one reads and hashes what is wanted in a thread, one sends it, one hashes in a thread what the receiver has
-already, one listens. A channel of one block lies between the disk and the network, so that both work at once and
-neither runs ahead of the other.
+Three tasks: one reads and hashes what is wanted and sends it, one hashes in a thread what the receiver has already and
+sends those digests in between, one listens.
 """
 
 from __future__ import annotations
@@ -117,11 +116,11 @@ class _Sending:
         self._pace = feeding.Pace()
         self._first_sent = False  # all that was wanted at first
         self._ended: End | None = None
-        self._pumping = trio.CancelScope()  # what is being sent right now
+        self._giving = trio.Lock()  # a block at a time
+        self._given = trio.CancelScope()  # the one that is being sent right now
         self._stop = False
 
     async def run(self, *, again: bool) -> Outcome:
-        filled_in, filled_out = trio.open_memory_channel[Block | GlideError](1)
         wanted_in, wanted_out = trio.open_memory_channel[list[Range]](self._manifest.pages + _SPARE_LISTS)
         with self._watch.deadline(self._means), one_error():
             async with trio.open_nursery() as nursery:
@@ -130,19 +129,18 @@ class _Sending:
                 self._begin(again=again)
                 wanted_in.send_nowait(wanted)
                 if self._manifest.streams:
-                    nursery.start_soon(feeding.read_pipe, self._watch, filled_in)
+                    nursery.start_soon(feeding.read_pipe, self._watch, self._give)
                 else:
-                    nursery.start_soon(feeding.read, self._gathered, self._watch, wanted_out, filled_in)
+                    nursery.start_soon(feeding.read, self._gathered, self._watch, wanted_out, self._give)
                 kept = ranges.unsent(self._manifest, wanted)
-                nursery.start_soon(feeding.check, self._gathered, self._watch, kept, filled_in)
-                nursery.start_soon(self._pump, filled_out)
+                nursery.start_soon(feeding.check, self._gathered, self._watch, kept, self._give)
                 try:
                     receipt = await self._listen(wanted_in)
                 except BaseException as error:
                     self._stop = True
                     closed = self._connection.machine.state is State.CLOSED or isinstance(error, ConnectionLost)
                     patience = 0 if closed else self._connection.deadlines.farewell
-                    self._pumping.deadline = trio.current_time() + patience
+                    self._given.deadline = trio.current_time() + patience
                     raise
                 async with self._connection.silence():
                     nursery.cancel_scope.cancel()
@@ -197,33 +195,26 @@ class _Sending:
 
     # --- the tasks ---
 
-    async def _pump(self, filled: trio.MemoryReceiveChannel[Block | GlideError]) -> None:
-        """Send what was read and found; then the end. Nobody else says anything but keepalives and Busy."""
-        async for block in filled:
-            if self._stop:
-                return
-            if isinstance(block, GlideError):
-                raise block
-            # Shielded, so that a record is not cut in two when the peer could still be told why; run, which is not,
-            # sets a deadline.
-            with trio.CancelScope(shield=True) as self._pumping:
-                await self._give(block)
-
     async def _give(self, block: Block) -> None:
-        if block.count:
-            if not self._connection.machine.may_say(Kind.DATA):
-                raise ProtocolError(f"{self._to} confirmed what it has not got.")
-            with memoryview(block.buffer) as view:
-                at = 0
-                while at < block.count:
-                    if self._stop:
-                        return
-                    with view[at : min(at + self._pace.size, block.count)] as data:
-                        at += len(data)
-                        self._sent += len(data)
-                        await self._connection.send_data(data)
-        self._first_sent = self._first_sent or block.last
-        await self._tell(block)
+        """Send what was read and found; at last the end. Nobody else says anything but keepalives and Busy."""
+        # Shielded, so that a record is not cut in two when the peer could still be told why; run, which is not, sets a
+        # deadline.
+        async with self._giving:
+            with trio.CancelScope(shield=True) as self._given:
+                await self._send(block.data)
+                if not self._stop:
+                    self._first_sent = self._first_sent or block.last
+                    await self._tell(block)
+
+    async def _send(self, data: memoryview) -> None:
+        if data and not self._connection.machine.may_say(Kind.DATA):
+            raise ProtocolError(f"{self._to} confirmed what it has not got.")
+        at = 0
+        while at < len(data) and not self._stop:
+            part = data[at : at + self._pace.size]
+            at += len(part)
+            self._sent += len(part)
+            await self._connection.send_data(part)
 
     async def _tell(self, block: Block) -> None:
         """Say which digests are known now, and that all are."""

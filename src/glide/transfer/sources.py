@@ -5,7 +5,9 @@ What is sent is what was there when the offer was made: a file that has changed 
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import sys
 from pathlib import Path
 
@@ -18,10 +20,18 @@ from glide.transfer.digests import Digest
 from glide.transfer.folders import Folder, read_at
 from glide.transfer.gathering import Gathered, modified
 
+try:
+    import fcntl
+except ImportError:
+    pass  # Windows has none
+
 NOT_THERE = "Nothing of it appears under its name at the receiver."
 
-# What is asked of a pipe at once. Linux's pipes hold 64 KiB unless told otherwise.
-_PIPE_READ = 256 * 1024
+# What is read of a pipe at once if it is there, and what Linux, which has 64 KiB otherwise, lets one hold: pipe(7).
+_PIPE = 1024 * 1024
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux alone has it
+_MEMORY = ("tmpfs", "ramfs")
 
 
 class Changed(Exception):
@@ -65,6 +75,7 @@ class OpenFile:
         self._item = item
         self._name = name
         self._folder = folder
+        self._flags = _NOWAIT  # of a read that must not wait; None if there is no such thing
         if folder is None:
             flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
             self.descriptor = os.open(name, flags)
@@ -85,6 +96,19 @@ class OpenFile:
             raise Changed(_why_not(error)) from None
         if done < len(view):
             raise Changed(f"it shrank from {self._item.size} bytes to {offset + done}")
+
+    def read_cached(self, view: memoryview, offset: int) -> int:
+        """As much of ``view`` as the system has in memory, without waiting for a disk; 0 too where nobody can tell."""
+        if self._flags is None or not hasattr(os, "preadv"):
+            return 0
+        try:
+            return os.preadv(self.descriptor, [view], offset, self._flags)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                # The file systems that are memory do not know the flag, since they never wait.
+                self._flags = 0 if self._flags and _is_memory(self._there.st_dev) else None
+                return self.read_cached(view, offset)
+            return 0  # it would have to wait; or whoever does will hear what is wrong
 
     def check(self) -> None:
         """Raise :class:`Changed` if the file is not what it was when it was offered."""
@@ -131,24 +155,55 @@ class Pipe:
 
     def __init__(self) -> None:
         self._hasher = blake3.blake3()
-        self.bytes = 0
+        self._ended = False
+        try:
+            fcntl.fcntl(sys.stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
+        except (NameError, AttributeError, OSError, ValueError):
+            pass  # it is no pipe, or not Linux's, or it has been closed
 
     def read(self) -> bytes:
         """What there is, at least one byte; empty at the end. Raises :class:`FileError`."""
+        pieces: list[bytes] = []
+        count = 0
         try:
-            piece = os.read(sys.stdin.fileno(), _PIPE_READ)
+            while not self._ended and count < _PIPE and (not count or _more(sys.stdin.fileno())):
+                pieces.append(os.read(sys.stdin.fileno(), _PIPE - count))
+                count += len(pieces[-1])
+                self._ended = not pieces[-1]
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise FileError(
                 f"Standard input cannot be read: {reason}.", NOT_THERE, for_peer="what is sent cannot be read."
             ) from None
+        piece = b"".join(pieces)
         self._hasher.update(piece)
-        self.bytes += len(piece)
         return piece
 
     def digest(self) -> Digest:
         return Digest(0, self._hasher.digest())
 
 
+def _more(descriptor: int) -> bool:
+    """True if there is more to be read, or the end, right now."""
+    if not hasattr(select, "poll"):  # pragma: no cover - only Windows comes here
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def _why_not(error: OSError) -> str:
     return f"it cannot be read ({error.strerror})"
+
+
+def _is_memory(device: int) -> bool:
+    """True if a device number is that of a file system without a disk: proc_pid_mountinfo(5)."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        for fields in map(str.split, mounts.splitlines()):
+            if fields[2] == wanted:
+                return fields[fields.index("-") + 1] in _MEMORY
+    except (OSError, ValueError, IndexError):
+        pass
+    return False
