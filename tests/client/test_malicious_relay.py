@@ -348,8 +348,9 @@ async def test_C2_two_transfers_of_the_same_two_people_cannot_be_crossed(
     await bob.waits(nursery, evil.address)
     evil.behaviour = CrossJoin()
     async with trio.open_nursery() as pushes:
-        pushes.start_soon(fails, alice, evil, bob)
-        pushes.start_soon(fails, alice, evil, bob)
+        # Here too.
+        pushes.start_soon(fails, alice, evil, bob, DETECTED | {Exit.NOBODY})
+        pushes.start_soon(fails, alice, evil, bob, DETECTED | {Exit.NOBODY})
     await bob.hears(events.Failed, times=2)
     assert bob.inbox == {}
     assert not bob.told(events.OfferArrived)
