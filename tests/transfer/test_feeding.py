@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from glide.errors import FileError
 from glide.net.connection import FRAME
 from glide.transfer import feeding
+from glide.transfer.feeding import Block
+from glide.transfer.gathering import Gathered
+from glide.transfer.terms import Hint, Terms, Watch
+from tests.transfer.halves import TRANSFER, gather, joined
 
 MIB = 1024 * 1024
 
@@ -42,3 +51,49 @@ async def test_acknowledgements_that_were_held_up_and_come_together_do_not_look_
         pace.arrived(300_000)
         assert pace.size == FRAME
         await trio.sleep(0.001)
+
+
+# --- errors -------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[Watch]:
+    async with joined() as (near, _):
+        yield Watch(near, TRANSFER, "sender", "bob", Terms(), Hint(), lambda _: None)
+
+
+@pytest.mark.parametrize("which", ["read", "check"])
+async def test_an_error_waits_for_what_is_being_sent_so_that_the_receiver_can_be_told_why(
+    tmp_path: Path, which: str
+) -> None:
+    """A record that is cut in two would be the last that they understand."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100))
+    gathered = gather(path)
+    path.write_bytes(bytes(99))
+    sending, failed = trio.Lock(), trio.Event()
+    wanted_in, wanted = trio.open_memory_channel[list[tuple[int, int]]](1)
+    wanted_in.send_nowait([(0, 100)])
+
+    async def give(_: Block) -> None:
+        async with sending:
+            pass
+
+    async def fails(gathered: Gathered, watch: Watch) -> None:
+        kept = iter([(0, gathered.manifest.item(0), 50)])
+        with pytest.raises(FileError, match="it shrank from 100 bytes to 99"):
+            await (
+                feeding.read(gathered, watch, wanted, give)
+                if which == "read"
+                else feeding.check(gathered, watch, kept, give)
+            )
+        failed.set()
+
+    async with watched() as watch, trio.open_nursery() as nursery:
+        async with sending:
+            nursery.start_soon(fails, gathered, watch)
+            await wait_all_tasks_blocked(0.5)
+            assert sending.statistics().tasks_waiting == 1
+            assert not failed.is_set()
+        with trio.fail_after(5):
+            await failed.wait()

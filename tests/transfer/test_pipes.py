@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import sys
@@ -17,6 +18,7 @@ from glide.errors import ConnectionLost, Declined, FileError
 from glide.net.connection import FRAME
 from glide.protocol.endtoend import NO_DIGEST, Digests, Item, ItemKind
 from glide.protocol.messages import Keepalive
+from glide.transfer import sources
 from glide.transfer.gathering import gather_pipe
 from glide.transfer.sources import Pipe
 from glide.transfer.terms import Outcome
@@ -158,8 +160,8 @@ def test_what_a_program_wrote_in_pieces_is_read_at_once_and_its_end_is_told_once
     program._write(CONTENT[:7])
     program.close()
     assert pipe.read() == CONTENT[:7]
-    monkeypatch.setattr(os, "read", lambda *_: pytest.fail("it was told already"))
-    assert pipe.read() == b""
+    monkeypatch.setattr(os, "readv", lambda *_: pytest.fail("it was told already"))
+    assert not pipe.read()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a pipe is as large as it is")
@@ -172,19 +174,37 @@ def test_a_program_may_write_a_mebibyte_ahead(program: Program) -> None:
     assert pipe.read() == content[: 1024 * 1024]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a pipe is as large as it is")
+def test_a_larger_pipe_stays_as_large(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_PIPE", 4096)
+    before = fcntl.fcntl(program.end, fcntl.F_GETPIPE_SZ)
+    Pipe()
+    assert fcntl.fcntl(program.end, fcntl.F_GETPIPE_SZ) == before > 4096
+
+
+def test_what_a_program_goes_on_writing_is_not_gathered_for_long(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_GATHER", 0.0)
+    pipe, real = Pipe(), os.readv
+    monkeypatch.setattr(os, "readv", lambda descriptor, rooms: real(descriptor, [rooms[0][:10]]))
+    program._write(CONTENT[:30])
+    assert [bytes(pipe.read()) for _ in range(3)] == [CONTENT[:10], CONTENT[10:20], CONTENT[20:30]]
+
+
 @pytest.mark.parametrize("after", [0, FRAME])
 async def test_C4_standard_input_that_breaks_in_the_middle_gets_no_final_name(
     place: Place, monkeypatch: pytest.MonkeyPatch, program: Program, after: int
 ) -> None:
     alice, bob, broken = Side(), Side(), False
-    real = os.read
+    real = os.readv
 
-    def read(descriptor: int, size: int) -> bytes:
+    def readv(descriptor: int, rooms: list[memoryview]) -> int:
         if broken and descriptor == sys.stdin.fileno():
             raise OSError(5, "Input/output error")
-        return real(descriptor, size)
+        return real(descriptor, rooms)
 
-    monkeypatch.setattr(os, "read", read)
+    monkeypatch.setattr(os, "readv", readv)
     async with joined() as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(send, near, alice, gather_pipe(None, lambda _: None))
         nursery.start_soon(receive, far, bob, place)

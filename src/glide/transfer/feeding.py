@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import trio
 
+from glide.errors import GlideError
 from glide.net.connection import FRAME
 from glide.protocol.endtoend import Item, Range
 from glide.transfer import reading
@@ -81,6 +82,9 @@ async def read(gathered: Gathered, watch: Watch, wanted: trio.MemoryReceiveChann
                     watch.disk = ""
                     count += more
                 await give(Block(buffer[:count], found, last))
+    except GlideError:
+        await give(Block(_NOTHING))  # as in check
+        raise
     finally:
         borrowed.close()
 
@@ -94,7 +98,7 @@ async def read_pipe(watch: Watch, give: Give) -> None:
         watch.disk = ""
         if not piece:
             break
-        await give(Block(memoryview(piece), flush=True))
+        await give(Block(piece, flush=True))
     await give(Block(_NOTHING, (pipe.digest(),), last=True))
 
 
@@ -110,6 +114,10 @@ async def check(gathered: Gathered, watch: Watch, kept: Iterator[tuple[int, Item
         while (found := await trio.to_thread.run_sync(borrowed.use, some, abandon_on_cancel=True)) is not None:
             watch.moved()
             watch.get_on()
-            await give(Block(_NOTHING, found))
+            if found:
+                await give(Block(_NOTHING, found))
+    except GlideError:
+        await give(Block(_NOTHING))  # behind what is being sent, whose end must be out before the peer can be told why
+        raise
     finally:
         borrowed.close()

@@ -9,6 +9,7 @@ import errno
 import os
 import select
 import sys
+import time
 from pathlib import Path
 
 import blake3
@@ -29,6 +30,8 @@ NOT_THERE = "Nothing of it appears under its name at the receiver."
 
 # What is read of a pipe at once if it is there, and what Linux, which has 64 KiB otherwise, lets one hold: pipe(7).
 _PIPE = 1024 * 1024
+# Seconds for which what a program goes on writing is gathered.
+_GATHER = 0.04
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux alone has it
 _MEMORY = ("tmpfs", "ramfs")
@@ -155,37 +158,47 @@ class Pipe:
 
     def __init__(self) -> None:
         self._hasher = blake3.blake3()
+        self._room = memoryview(bytearray(_PIPE))
         self._ended = False
         try:
-            fcntl.fcntl(sys.stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
+            if fcntl.fcntl(sys.stdin.fileno(), fcntl.F_GETPIPE_SZ) < _PIPE:
+                fcntl.fcntl(sys.stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
         except (NameError, AttributeError, OSError, ValueError):
-            pass  # it is no pipe, or not Linux's, or it has been closed
+            pass  # it is no pipe, or not Linux's, or this user has no more
 
-    def read(self) -> bytes:
-        """What there is, at least one byte; empty at the end. Raises :class:`FileError`."""
-        pieces: list[bytes] = []
-        count = 0
+    def read(self) -> memoryview:
+        """What there is, at least one byte; empty at the end. Raises :class:`FileError`. The next call reuses it."""
+        count, until = 0, 0.0
         try:
-            while not self._ended and count < _PIPE and (not count or _more(sys.stdin.fileno())):
-                pieces.append(os.read(sys.stdin.fileno(), _PIPE - count))
-                count += len(pieces[-1])
-                self._ended = not pieces[-1]
+            while not self._ended and count < _PIPE and (not count or _more(sys.stdin.fileno(), until)):
+                came = _read(sys.stdin.fileno(), self._room[count:])
+                self._ended = not came
+                count += came
+                until = until or time.monotonic() + _GATHER
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise FileError(
                 f"Standard input cannot be read: {reason}.", NOT_THERE, for_peer="what is sent cannot be read."
             ) from None
-        piece = b"".join(pieces)
-        self._hasher.update(piece)
-        return piece
+        self._hasher.update(self._room[:count])
+        return self._room[:count]
 
     def digest(self) -> Digest:
         return Digest(0, self._hasher.digest())
 
 
-def _more(descriptor: int) -> bool:
-    """True if there is more to be read, or the end, right now."""
-    if not hasattr(select, "poll"):  # pragma: no cover - only Windows comes here
+def _read(descriptor: int, room: memoryview) -> int:
+    """As much as there is, but something; 0 at the end."""
+    if hasattr(os, "readv"):
+        return os.readv(descriptor, [room])
+    piece = os.read(descriptor, len(room))  # pragma: no cover - only Windows comes here
+    room[: len(piece)] = piece
+    return len(piece)
+
+
+def _more(descriptor: int, until: float) -> bool:
+    """True if there is more to be read, or the end, right now, and it is not that late."""
+    if not hasattr(select, "poll") or time.monotonic() >= until:
         return False
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
