@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 
 from glide import events
 from glide.errors import FileError
 from glide.net.connection import FRAME
+from glide.transfer import reading
 from glide.transfer.manifest import whole
+from glide.transfer.sources import Changed
 from tests.transfer.halves import (
+    BRISK,
     CONTENT,
     SMALL,
+    Cut,
     Place,
+    Side,
     digest,
     files,
     gather,
+    joined,
+    receive,
+    send,
     transferred,
     while_reading,
 )
@@ -147,3 +157,34 @@ async def test_a_folder_that_vanishes_takes_its_files_with_it_and_no_others(tmp_
     assert (alice.outcome.items, alice.outcome.missing) == (1, 2)
     assert place.into is not None
     assert files(place.into) == {"tree": None, "tree/gone": None, "tree/stays": SMALL}
+
+
+class Slow(Cut):
+    """A stream on which a frame of file bytes takes longer than its sender's farewell may."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if len(data) >= FRAME // 2:
+            await trio.sleep(3 * BRISK.farewell)
+        await super().send_all(data)
+
+
+async def test_a_kept_file_that_has_changed_is_told_of_though_more_of_it_is_being_sent(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the record that is on its way; nothing else is begun before."""
+    path = tmp_path / "file.bin"
+    path.write_bytes(CONTENT)
+    await transferred(gather(path), place, cut=1.5 * FRAME)
+
+    def check(*_: object) -> list[None]:
+        raise Changed("it was written to")
+
+    monkeypatch.setattr(reading, "_check", check)
+    alice, bob = Side(), Side()
+    async with joined(BRISK) as (near, far), trio.open_nursery() as nursery:
+        near.stream = Slow(near.stream, math.inf)
+        nursery.start_soon(send, near, alice, gather(path))
+        nursery.start_soon(receive, far, bob, place)
+    assert "it was written to" in alice.failed_with(FileError)
+    assert "it was written to" in bob.failed_with(FileError)
+    assert place.final() == []

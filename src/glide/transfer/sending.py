@@ -200,6 +200,7 @@ class _Sending:
         # Shielded, so that a record is not cut in two when the peer could still be told why; run, which is not, sets a
         # deadline.
         async with self._giving:
+            await trio.lowlevel.checkpoint_if_cancelled()  # whoever was here before may have failed
             with trio.CancelScope(shield=True) as self._given:
                 await self._send(block.data)
                 if not self._stop:
