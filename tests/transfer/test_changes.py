@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import trio
 from glide import events
 from glide.errors import FileError
 from glide.net.connection import FRAME
-from glide.transfer import reading
+from glide.transfer import feeding, reading
 from glide.transfer.manifest import whole
 from glide.transfer.sources import Changed
 from tests.transfer.halves import (
@@ -160,10 +161,10 @@ async def test_a_folder_that_vanishes_takes_its_files_with_it_and_no_others(tmp_
 
 
 class Slow(Cut):
-    """A stream on which a frame of file bytes takes longer than its sender's farewell may."""
+    """A stream on which a block of file bytes takes longer than its sender's farewell may."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if len(data) >= FRAME // 2:
+        if len(data) >= FRAME // 4:
             await trio.sleep(3 * BRISK.farewell)
         await super().send_all(data)
 
@@ -177,9 +178,11 @@ async def test_a_kept_file_that_has_changed_is_told_of_though_more_of_it_is_bein
     await transferred(gather(path), place, cut=1.5 * FRAME)
 
     def check(*_: object) -> list[None]:
+        time.sleep(0.4)  # meanwhile a frame is on its way
         raise Changed("it was written to")
 
     monkeypatch.setattr(reading, "_check", check)
+    monkeypatch.setattr(feeding, "BLOCK", FRAME // 2)  # so that there are several
     alice, bob = Side(), Side()
     async with joined(BRISK) as (near, far), trio.open_nursery() as nursery:
         near.stream = Slow(near.stream, math.inf)
