@@ -191,7 +191,7 @@ def _read(descriptor: int, room: memoryview) -> int:
     """As much as there is, but something; 0 at the end."""
     if hasattr(os, "readv"):
         return os.readv(descriptor, [room])
-    piece = os.read(descriptor, len(room))  # pragma: no cover - only Windows comes here
+    piece = os.read(descriptor, len(room))  # Windows
     room[: len(piece)] = piece
     return len(piece)
 
