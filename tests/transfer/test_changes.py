@@ -178,7 +178,7 @@ async def test_a_kept_file_that_has_changed_is_told_of_though_more_of_it_is_bein
     await transferred(gather(path), place, cut=1.5 * FRAME)
 
     def check(*_: object) -> list[None]:
-        time.sleep(0.4)  # meanwhile a frame is on its way
+        time.sleep(0.4)  # meanwhile a block is on its way
         raise Changed("it was written to")
 
     monkeypatch.setattr(reading, "_check", check)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from glide.errors import FileError
 from glide.net.connection import FRAME
 from glide.transfer import feeding
 from glide.transfer.feeding import Block
-from glide.transfer.gathering import Gathered
 from glide.transfer.terms import Hint, Terms, Watch
 from tests.transfer.halves import TRANSFER, gather, joined
 
@@ -56,12 +53,6 @@ async def test_acknowledgements_that_were_held_up_and_come_together_do_not_look_
 # --- errors -------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def watched() -> AsyncIterator[Watch]:
-    async with joined() as (near, _):
-        yield Watch(near, TRANSFER, "sender", "bob", Terms(), Hint(), lambda _: None)
-
-
 @pytest.mark.parametrize("which", ["read", "check"])
 async def test_an_error_waits_for_what_is_being_sent_so_that_the_receiver_can_be_told_why(
     tmp_path: Path, which: str
@@ -79,7 +70,7 @@ async def test_an_error_waits_for_what_is_being_sent_so_that_the_receiver_can_be
         async with sending:
             pass
 
-    async def fails(gathered: Gathered, watch: Watch) -> None:
+    async def fails(watch: Watch) -> None:
         kept = iter([(0, gathered.manifest.item(0), 50)])
         with pytest.raises(FileError, match="it shrank from 100 bytes to 99"):
             await (
@@ -89,9 +80,9 @@ async def test_an_error_waits_for_what_is_being_sent_so_that_the_receiver_can_be
             )
         failed.set()
 
-    async with watched() as watch, trio.open_nursery() as nursery:
+    async with joined() as (near, _), trio.open_nursery() as nursery:
         async with sending:
-            nursery.start_soon(fails, gathered, watch)
+            nursery.start_soon(fails, Watch(near, TRANSFER, "sender", "bob", Terms(), Hint(), lambda _: None))
             await wait_all_tasks_blocked(0.5)
             assert sending.statistics().tasks_waiting == 1
             assert not failed.is_set()

@@ -8,7 +8,8 @@ a dead disk; it closes what it has open once it comes back.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -62,12 +63,25 @@ _NOTHING = memoryview(b"")
 _NONE: Sequence[Digest | Sent] = ()
 
 
+@asynccontextmanager
+async def _lent(close: Callable[[], None], give: Give) -> AsyncIterator[reading.Borrowed]:
+    """What threads work on while the block runs. An error leaves it behind what is being sent, whose end must be out
+    before the peer can be told why."""
+    borrowed = reading.Borrowed(close)
+    try:
+        yield borrowed
+    except GlideError:
+        await give(Block(_NOTHING))
+        raise
+    finally:
+        borrowed.close()
+
+
 async def read(gathered: Gathered, watch: Watch, wanted: trio.MemoryReceiveChannel[list[Range]], give: Give) -> None:
     """Read and hash what is wanted, and give it a block at a time."""
     reader = reading.Reader(gathered)
-    borrowed = reading.Borrowed(reader.close)
     buffer = memoryview(bytearray(min(BLOCK, gathered.manifest.bytes + 1)))  # one more, so that one call sees the end
-    try:
+    async with _lent(reader.close, give) as borrowed:
         async for each in wanted:
             reader.begin(each)
             last = False
@@ -82,11 +96,6 @@ async def read(gathered: Gathered, watch: Watch, wanted: trio.MemoryReceiveChann
                     watch.disk = ""
                     count += more
                 await give(Block(buffer[:count], found, last))
-    except GlideError:
-        await give(Block(_NOTHING))  # as in check
-        raise
-    finally:
-        borrowed.close()
 
 
 async def read_pipe(watch: Watch, give: Give) -> None:
@@ -105,19 +114,13 @@ async def read_pipe(watch: Watch, give: Give) -> None:
 async def check(gathered: Gathered, watch: Watch, kept: Iterator[tuple[int, Item, int]], give: Give) -> None:
     """Hash what was not wanted whole, meanwhile."""
     checking = reading.check_rest(gathered, kept)
-    borrowed = reading.Borrowed(checking.close)
 
     def some() -> list[Digest | BlockDigest] | None:
         return reading.some_of(checking)
 
-    try:
+    async with _lent(checking.close, give) as borrowed:
         while (found := await trio.to_thread.run_sync(borrowed.use, some, abandon_on_cancel=True)) is not None:
             watch.moved()
             watch.get_on()
             if found:
                 await give(Block(_NOTHING, found))
-    except GlideError:
-        await give(Block(_NOTHING))  # behind what is being sent, whose end must be out before the peer can be told why
-        raise
-    finally:
-        borrowed.close()

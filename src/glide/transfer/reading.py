@@ -1,5 +1,5 @@
-"""The sender's files as bytes and digests. Everything here may block, and is called in a thread, one call at a time:
-but for what is in memory already.
+"""The sender's files as bytes and digests. Everything here but :meth:`Reader.fill_cached` blocks, and is called in a
+thread, one call at a time.
 
 A file that has changed since the offer, or cannot be read any more, is not sent: where its bytes would lie in the
 stream there are zeros, and no digest vouches for them. A file that is sent all alone is an error instead.
@@ -69,15 +69,12 @@ class Reader:
         return filled, self._found, False
 
     def fill_cached(self, buffer: memoryview) -> int:
-        """How many bytes of the buffer could be filled without waiting for a disk: of a file that is open, and goes on
-        behind them."""
+        """Fill the buffer as far as that waits for no disk, from a file that is open and goes on behind it: how far."""
         piece = self._piece
         if piece is None or self._file is None or not self._done < piece.length - len(buffer):
             return 0
         count = self._file.read_cached(buffer, piece.offset + self._done)
-        if self._hasher is not None:
-            self._hasher.update(buffer[:count])
-        self._done += count
+        self._took(buffer[:count])
         return count
 
     def _read_whole(self, piece: Piece, view: memoryview) -> None:
@@ -99,11 +96,15 @@ class Reader:
         if not self._done:
             self._begin(piece)
         self._read(piece, view)
+        self._took(view)
+        if self._done == piece.length:
+            self._end(piece)
+
+    def _took(self, view: memoryview) -> None:
+        """These are the next bytes of the piece."""
         if self._hasher is not None:
             self._hasher.update(view)
         self._done += len(view)
-        if self._done == piece.length:
-            self._end(piece)
 
     def _begin(self, piece: Piece) -> None:
         self._piece = piece

@@ -102,7 +102,7 @@ class OpenFile:
 
     def read_cached(self, view: memoryview, offset: int) -> int:
         """As much of ``view`` as the system has in memory, without waiting for a disk; 0 too where nobody can tell."""
-        if self._flags is None or not hasattr(os, "preadv"):
+        if self._flags is None:
             return 0
         try:
             return os.preadv(self.descriptor, [view], offset, self._flags)
