@@ -6,6 +6,7 @@ import random
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -110,6 +111,10 @@ def trees(draw: st.DrawFn) -> Standing:
 times = st.dictionaries(st.sampled_from(["a", "b.txt", "d/x", "d/s", "d/s/z"]), st.just(THEN + 10**9), max_size=2)
 
 
+Stood: TypeAlias = tuple[Standing, dict[str, int]]
+"""What stands, and when its top-level files were written, in ns."""
+
+
 class Transfers(RuleBasedStateMachine):
     """One folder that is received into, its journals, and what should be in both."""
 
@@ -130,7 +135,7 @@ class Transfers(RuleBasedStateMachine):
         # By key and identity: the bytes at the beginning of each file that are durable,
         self.durable: dict[tuple[bytes, bytes], dict[Item, int]] = {}
         # and what was confirmed to a sender who does not know: the items, the receipt, and what stood then.
-        self.unconfirmed: dict[tuple[bytes, bytes], tuple[list[Item], Confirmed, Standing | None]] = {}
+        self.unconfirmed: dict[tuple[bytes, bytes], tuple[list[Item], Confirmed, Stood | None]] = {}
         self.boots = 0
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("glide.transfer.storing.boot", lambda: str(self.boots))
@@ -149,6 +154,11 @@ class Transfers(RuleBasedStateMachine):
         else:
             target.write_bytes(content)
         self.standing[path] = content
+
+    def stood(self) -> Stood:
+        """What stands, and since when: a file that somebody put there again is not the one that landed."""
+        tops = [path for path, content in self.standing.items() if "/" not in path and content is not None]
+        return dict(self.standing), {path: (self.into / path).stat().st_mtime_ns for path in tops}
 
     @property
     def mine(self) -> tuple[bytes, bytes]:
@@ -216,7 +226,7 @@ class Transfers(RuleBasedStateMachine):
             return
         confirmed = self.receiving.storage.confirmed
         assert conflict is not Conflict.REFUSE or not taken or confirmed is not None
-        if was is not None and was[0] == list(manifest) and was[2] == self.standing:
+        if was is not None and was[0] == list(manifest) and was[2] == self.stood():
             assert confirmed == was[1], "what landed is not asked for again"
         if confirmed is not None:
             assert was is not None
@@ -319,7 +329,7 @@ class Transfers(RuleBasedStateMachine):
             self.standing, there = landed(self.standing, sent, offered, self.conflict, self.compared)
             assert confirmed.items == there
             # A top-level item that did not land may be looked for in vain: see test_landing.
-            stood = None if receiving.storage.stock.problems else dict(self.standing)
+            stood = None if receiving.storage.stock.problems else self.stood()
             self.unconfirmed[mine] = list(receiving.manifest), confirmed, stood
         assert confirmed == self.unconfirmed[mine][1]
         self.durable[mine] = {}
