@@ -66,7 +66,8 @@ def test_where_all_is_well_each_check_is_a_line_and_the_code_is_0(w: World) -> N
 
 
 def test_it_makes_no_key_and_pins_nothing(w: World) -> None:
-    assert ask(w, "alice").wait() == 0
+    process = ask(w, "alice")
+    assert process.wait() == 0, process
     assert not (w.folder / "alice").exists()
     w.out("alice", "id")
     (w.folder / "alice" / "identity").chmod(0o640)
