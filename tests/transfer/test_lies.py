@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from glide import events
-from glide.errors import ConnectionLost, Declined, GlideError, IntegrityError, ProtocolError, Stopped
+from glide.errors import ConnectionLost, Declined, GlideError, IntegrityError, ProtocolError, Stalled, Stopped
 from glide.net.connection import FRAME
 from glide.net.deadlines import Deadlines
 from glide.protocol.endtoend import (
@@ -35,7 +36,7 @@ from glide.protocol.frames import Data
 from glide.protocol.messages import Keepalive
 from glide.transfer.gathering import gather_pipe
 from glide.transfer.manifest import ENDLESS, whole
-from glide.transfer.terms import Outcome
+from glide.transfer.terms import Outcome, Terms
 from tests.transfer.halves import (
     CONTENT,
     SMALL,
@@ -52,6 +53,7 @@ from tests.transfer.halves import (
     offered,
     receive,
     send,
+    socket_pair,
     take_offer,
     until_end,
 )
@@ -399,6 +401,36 @@ async def test_a_receiver_may_want_what_it_likes_in_order(path: Path) -> None:
     assert heard == b"".join(CONTENT[start : start + length] for start, length in ranges)
     assert alice.outcome == Outcome(1, TOTAL, GOOD)
     assert alice.of(events.Resumed) == [events.Resumed(TRANSFER, TOTAL - 9)]
+
+
+@pytest.mark.parametrize("ends", ["the idle time", "its user"])
+async def test_R5_a_receiver_that_confirms_and_takes_no_more_cannot_hold_a_sender(path: Path, ends: str) -> None:
+    """It asks for all of it again, reads nothing of that, and says that it has everything."""
+    alice, over = Side(), trio.Event()
+    terms = Terms(idle=0.8 if ends == "the idle time" else 0)
+    async with joined(Deadlines(farewell=0.2), socket_pair) as (near, far), trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def sender() -> None:
+            with scope:
+                await send(near, alice, gather(path), terms)
+            over.set()
+
+        nursery.start_soon(sender)
+        await far.send(Accept(), all_of(await take_offer(far)))
+        await until_end(far)
+        await far.send(want((0, TOTAL)))
+        await trio.testing.wait_all_tasks_blocked(0.1)  # the socket is full
+        await far.send(receipt())
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        if ends == "its user":
+            assert not over.is_set()
+            scope.cancel()
+        with trio.fail_after(5.0):
+            await over.wait()
+    assert alice.outcome is None
+    if ends == "the idle time":
+        assert "stalled" in alice.failed_with(Stalled)
 
 
 async def test_C4_of_files_that_were_not_sent_none_is_believed_to_have_arrived(tmp_path: Path) -> None:

@@ -136,14 +136,14 @@ class _Sending:
                 nursery.start_soon(feeding.check, self._gathered, self._watch, kept, self._give)
                 try:
                     receipt = await self._listen(wanted_in)
+                    async with self._connection.silence():
+                        nursery.cancel_scope.cancel()
                 except BaseException as error:
                     self._stop = True
                     closed = self._connection.machine.state is State.CLOSED or isinstance(error, ConnectionLost)
                     patience = 0 if closed else self._connection.deadlines.farewell
                     self._given.deadline = trio.current_time() + patience
                     raise
-                async with self._connection.silence():
-                    nursery.cancel_scope.cancel()
         # Before Done, after which they forget what they confirmed: killed in between, it would be sent a second time.
         self._report(events.Delivered(self._transfer, self._to, receipt.items, receipt.bytes, receipt.digest))
         try:
