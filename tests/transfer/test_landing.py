@@ -655,6 +655,37 @@ def test_F3_a_destination_that_is_removed_in_mid_transfer_is_an_error(into: Path
     }
 
 
+@pytest.mark.parametrize("what", ["stage", "item", "destination"])
+@pytest.mark.parametrize("conflict", [each for each in Conflict if each is not Conflict.REFUSE])
+@pytest.mark.parametrize("standing", [b"", CONTENT, b"another"])
+def test_C4_what_somebody_removed_before_it_landed_is_not_confirmed(
+    into: Path, journals: Path, what: str, conflict: Conflict, standing: bytes
+) -> None:
+    sent: Tree = {"file.txt": CONTENT, "other.txt": CONTENT * 2}
+    if standing:
+        (into / "file.txt").write_bytes(standing)
+    before = tree(into)
+    with Receiving(arrival(into, journals, conflict), sent) as receiving:
+        receiving.feed()
+        (stage,) = stages(into)
+        if what == "item":
+            (into / stage / "1").unlink()
+        else:
+            shutil.rmtree(into / stage if what == "stage" else into)
+        with pytest.raises(FileError):
+            receiving.finish()
+    if what == "destination":
+        into.mkdir()
+    else:
+        assert {path: found for path, found in tree(into).items() if ".glide-" not in path} == before
+    with Receiving(arrival(into, journals, conflict), sent) as receiving:  # again: what is gone comes anew
+        receiving.finish()
+        receiving.storage.known()
+    assert CONTENT in tree(into).values()
+    assert (into / "other.txt").read_bytes() == CONTENT * 2
+    assert stages(into) == []
+
+
 # --- killed ----------------------------------------------------------------------------------------------
 
 KILLED = """

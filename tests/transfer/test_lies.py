@@ -11,7 +11,7 @@ import trio.testing
 
 from glide import events
 from glide.errors import ConnectionLost, Declined, GlideError, IntegrityError, ProtocolError, Stalled, Stopped
-from glide.net.connection import FRAME
+from glide.net.connection import FRAME, Connection
 from glide.net.deadlines import Deadlines
 from glide.protocol.endtoend import (
     NO_DIGEST,
@@ -405,7 +405,7 @@ async def test_a_receiver_may_want_what_it_likes_in_order(path: Path) -> None:
 
 @pytest.mark.parametrize("ends", ["the idle time", "its user"])
 async def test_R5_a_receiver_that_confirms_and_takes_no_more_cannot_hold_a_sender(path: Path, ends: str) -> None:
-    """It asks for all of it again, reads nothing of that, and says that it has everything."""
+    """It asks for some of it again, reads nothing of that, and says that it has everything."""
     alice, over = Side(), trio.Event()
     terms = Terms(idle=0.8 if ends == "the idle time" else 0)
     async with joined(Deadlines(farewell=0.2), socket_pair) as (near, far), trio.open_nursery() as nursery:
@@ -417,11 +417,7 @@ async def test_R5_a_receiver_that_confirms_and_takes_no_more_cannot_hold_a_sende
             over.set()
 
         nursery.start_soon(sender)
-        await far.send(Accept(), all_of(await take_offer(far)))
-        await until_end(far)
-        await far.send(want((0, TOTAL)))
-        await trio.testing.wait_all_tasks_blocked(0.1)  # the socket is full
-        await far.send(receipt())
+        await confirmed_while_sending(far, FRAME)
         await trio.testing.wait_all_tasks_blocked(0.1)
         if ends == "its user":
             assert not over.is_set()
@@ -431,6 +427,33 @@ async def test_R5_a_receiver_that_confirms_and_takes_no_more_cannot_hold_a_sende
     assert alice.outcome is None
     if ends == "the idle time":
         assert "stalled" in alice.failed_with(Stalled)
+
+
+async def confirmed_while_sending(far: Connection, again: int) -> None:
+    """Take all, ask for so many bytes again, and confirm all while the sender waits to send these."""
+    await far.send(Accept(), all_of(await take_offer(far)))
+    await until_end(far)
+    await far.send(want((0, again)))
+    await trio.testing.wait_all_tasks_blocked(0.1)  # the socket is full
+    await far.send(receipt())
+
+
+@pytest.mark.parametrize("again", [FRAME, TOTAL])
+async def test_C4_a_receiver_that_confirms_what_is_still_being_sent_is_no_fault(path: Path, again: int) -> None:
+    """It reads on afterwards; if more was to come, it cannot be right."""
+    alice = Side()
+    async with joined(streams=socket_pair) as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather(path))
+        await confirmed_while_sending(far, again)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        anything(far)
+        while not isinstance(await far.receive(), (Done, Abort)):
+            pass
+        await far.close()
+    if again == TOTAL:
+        assert "what it has not got" in alice.failed_with(ProtocolError)
+    else:
+        assert alice.outcome == Outcome(1, TOTAL, GOOD)
 
 
 async def test_C4_of_files_that_were_not_sent_none_is_believed_to_have_arrived(tmp_path: Path) -> None:

@@ -427,3 +427,24 @@ async def test_a_slow_transfer_is_no_stalled_one(place: Place) -> None:
         await near.send(Done())
     assert trio.current_time() - begun > 1.2
     assert bob.error is None
+
+
+@pytest.mark.parametrize("count", [1, 300])
+async def test_a_receiver_that_takes_nothing_is_not_the_senders_own_disk(tmp_path: Path, count: int) -> None:
+    """Nor is it when the deadline finds the sender about to read on."""
+    for number in range(count):
+        (tmp_path / f"{number:03}").write_bytes(bytes(6_000_000 // count))
+    alice = Side()
+    gathered = gather(*sorted(tmp_path.iterdir()))
+    async with joined(Deadlines(farewell=0.2), socket_pair) as (near, far), trio.open_nursery() as nursery:
+        over = trio.Event()
+
+        async def sender() -> None:
+            await send(near, alice, gathered, IMPATIENT)
+            over.set()
+
+        nursery.start_soon(sender)
+        await far.send(Accept(), all_of(await take_offer(far)))
+        with trio.fail_after(10.0):
+            await over.wait()
+    assert "disk" not in alice.failed_with(Stalled)

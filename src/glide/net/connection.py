@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -94,7 +94,7 @@ class Connection:
         """
         async with self._sending:
             await trio.lowlevel.checkpoint_if_cancelled()  # nothing is ruined where nothing was sealed
-            self._check_open()
+            self._check_open(message.kind for message in said)
             for message in said:
                 self.machine.sent(message.kind)
             seal = self._sealer.seal_all if flush else self._sealer.seal
@@ -110,7 +110,7 @@ class Connection:
         """
         async with self._sending:
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._check_open()
+            self._check_open([Kind.DATA])
             pieces: list[bytes | memoryview] = []
             for at in range(0, len(data), FRAME):
                 piece = data[at : at + FRAME]
@@ -119,11 +119,12 @@ class Connection:
             if sealed := self._sealer.seal(*pieces):
                 await self._transmit(sealed, patience=math.inf)
 
-    def _check_open(self) -> None:
+    def _check_open(self, kinds: Iterable[Kind]) -> None:
         if self._ruined:
             raise self._lost()
         # While one task waited for its turn to send, another may have received the peer's last word.
-        if self.machine.state is State.CLOSED:
+        late = self.machine.state is State.CONFIRMED and not all(map(self.machine.may_say, kinds))
+        if late or self.machine.state is State.CLOSED:
             raise self._lost("has said its last word")
 
     async def _transmit(self, sealed: bytes | memoryview, patience: float) -> None:
@@ -229,9 +230,8 @@ class Connection:
                 if self._room is None:
                     piece: bytes | bytearray | memoryview = await self.stream.receive_some(PIECE)
                 else:
-                    count = await streams.receive_into(
-                        self.stream, self._room, much=self._much or self._decoder.in_data
-                    )
+                    much = self._much or self._decoder.in_data
+                    count = await streams.receive_into(self.stream, self._room, much=much)
                     self._much = count >= PIECE
                     piece = self._room[:count]
         except BROKEN:

@@ -43,7 +43,6 @@ from glide.protocol.endtoend import (
     Want,
 )
 from glide.protocol.fields import Message
-from glide.protocol.frames import Kind
 from glide.protocol.states import State
 from glide.transfer import feeding, offering, ranges, reading
 from glide.transfer.digests import Digest, DigestTable, Sent
@@ -206,10 +205,10 @@ class _Sending:
                 if not self._stop:
                     self._first_sent = self._first_sent or block.last
                     await self._tell(block)
+            # Cut short, we are cancelled: to go on to a disk would make that the cause of it all.
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _send(self, data: memoryview) -> None:
-        if data and not self._connection.machine.may_say(Kind.DATA):
-            raise ProtocolError(f"{self._to} confirmed what it has not got.")
         at = 0
         while at < len(data) and not self._stop:
             part = data[at : at + self._pace.size]
@@ -282,6 +281,8 @@ class _Sending:
             or (receipt.items == self._manifest.files and receipt.bytes != ended.bytes)
         ):
             raise ProtocolError(f"{self._to} confirmed something else than was sent.")
+        if self._sent < self._wanted:
+            raise ProtocolError(f"{self._to} confirmed what it has not got.")
         self._acknowledged = self._wanted
         self._progress()
         return receipt

@@ -67,6 +67,14 @@ class Stock:
         self.whole(number, bytes(32), State.FAILED)
         self.problems[number] = problem
 
+    def removed(self, stage: Stage) -> Item | None:
+        """A top-level item that should be in the stage, and is not there any more; None if all are."""
+        for top, item in self.manifest.tops():
+            elsewhere = self.states[self.manifest.number(top)] in (State.FAILED, State.EXISTS)
+            if not elsewhere and stage.folder.look(str(top)) is None:
+                return item
+        return None
+
     def wants(self) -> list[Range]:
         """The ranges of the stream that are not here."""
         if self.manifest.streams:

@@ -205,6 +205,12 @@ class Folders:
                     on_step()
             if sync:
                 stage.folder.sync()
+            if (removed := self.stock.removed(stage)) is not None:
+                raise FileError(
+                    f"What had arrived of {printable(removed.path, 60)!r} was removed before it had its final name.",
+                    next="Let it be sent again. Leave folders alone whose names begin with .glide- until it is there.",
+                    for_peer="what had arrived there was removed before it was whole.",
+                )
             self._journal.note_whole(self._count(digest), self._failed())
             self._landed = self._landing(manifest, stage, self._arrival.conflict, on_step).run()
             for number, problem in self._landed.with_inside(manifest).items():
