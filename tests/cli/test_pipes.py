@@ -140,8 +140,20 @@ def test_C4_a_sender_that_ends_before_its_pipe_does_is_no_end_of_the_file(w: Wor
     until(lambda: output.read_bytes() == b"half of it")
     sender.signal(number)
     sender.wait()
+    if number is signal.SIGINT:
+        assert "has to be sent from the beginning" in sender.result["message"]
     assert receiver.wait() == (4 if number is signal.SIGINT else 6), receiver
     assert output.read_bytes() == b"half of it"
+
+
+def test_F9_standard_input_that_somebody_has_told_not_to_wait_is_waited_for(w: World) -> None:
+    receiver = w.receive("bob", "--accept", "all")
+    unblock = f"{sys.executable} -c 'import os; os.set_blocking(0, False)'"
+    with shell(w, "alice", f"(sleep 1; echo -n later) | ({unblock}; glide push bob -)") as sender:
+        _, errors = sender.communicate(timeout=30)
+    assert sender.returncode == 0, errors
+    receiver.event("received")
+    assert (w.into("bob") / "stdin").read_bytes() == b"later"
 
 
 @pytest.mark.parametrize("how", ["0<&-", "0>/dev/null"], ids=["closed", "write-only"])

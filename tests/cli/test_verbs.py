@@ -427,10 +427,16 @@ def test_output_that_nobody_takes_changes_nothing(w: World, output: str) -> None
     assert push.stdout == ""
 
 
-def test_a_file_that_holds_more_than_its_size_says_is_not_sent_short(w: World) -> None:
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("path", "why"), [("/proc/cpuinfo", "more than its size says"), ("/proc/self/mem", "cannot be read (")]
+)
+def test_a_file_that_holds_more_than_its_size_says_is_not_sent_short(w: World, path: str, why: str) -> None:
     w.receive("bob", "--accept", "all")
-    sender = w.push("alice", "bob", Path("/proc/cpuinfo"))
+    sender = w.push("alice", "bob", Path(path))
     assert sender.wait() == 8, sender
+    assert f"{path} cannot be sent: it" in sender.result["message"]
+    assert why in sender.result["message"]
     assert w.left("bob") == []
 
 

@@ -47,8 +47,8 @@ class Renderer:
         # A question that is open is not to be written into: what comes meanwhile is held, and told after it.
         self._held: list[str] | None = None
         self._results: list[str] = []  # the same, for stdout where that is the terminal too
-        # Transfers of which something has been sent, and that are not over.
-        self.under_way: set[bytes] = set()
+        # Transfers of which something has been sent, and that are not over: whether they go on if pushed again.
+        self.under_way: dict[bytes, bool] = {}
         self._registered = False
         self._bars: Progress | None = None
         self._tasks: dict[bytes, TaskID] = {}
@@ -62,8 +62,10 @@ class Renderer:
     def report(self, event: events.Event) -> None:
         """Show one event."""
         match event:
-            case events.Accepted(transfer=transfer) | events.Progress(transfer=transfer):
-                self.under_way.add(transfer)
+            case events.Accepted(transfer=transfer):
+                self.under_way[transfer] = True
+            case events.Progress(transfer=transfer, total=total):
+                self.under_way[transfer] = total is not None
             case events.Delivered(transfer=transfer) | events.Received(transfer=transfer):
                 self._is_over(transfer)
             case events.Failed(transfer=transfer):
@@ -74,7 +76,7 @@ class Renderer:
             self._report_text(event)
 
     def _is_over(self, transfer: bytes) -> None:
-        self.under_way.discard(transfer)
+        self.under_way.pop(transfer, None)
         self._last_progress.pop(transfer, None)
         if transfer not in self._tasks:
             self._peers.pop(transfer, None)

@@ -76,18 +76,22 @@ def ending(renderer: Renderer) -> Iterator[None]:
         _exit(error.exit)
     except (_Signalled, KeyboardInterrupt) as error:
         number = error.number if isinstance(error, _Signalled) else signal.SIGINT
-        stopped = (
-            "Stopped. What has arrived is kept, under no final name; pushed again, it goes on there."
-            if renderer.under_way
-            else "Stopped. Nothing was being transferred."
-        )
-        renderer.result(_STATUS.get(number, "hangup"), 128 + number, stopped)
+        renderer.result(_STATUS.get(number, "hangup"), 128 + number, f"Stopped. {_means(renderer)}")
         _exit(128 + number)
     except Exception as error:  # noqa: BLE001  # whatever it is, no traceback reaches a user
         renderer.fault(error)
         _exit(Exit.OTHER)
     renderer.result("ok", Exit.OK, "")
     _exit(Exit.OK)
+
+
+def _means(renderer: Renderer) -> str:
+    """What it means for the files that the verb was stopped."""
+    if not renderer.under_way:
+        return "Nothing was being transferred."
+    if all(renderer.under_way.values()):
+        return "What has arrived is kept, under no final name; pushed again, it goes on there."
+    return "What comes from a pipe cannot go on: it has to be sent from the beginning."
 
 
 def _exit(code: int) -> NoReturn:

@@ -41,6 +41,10 @@ class Changed(Exception):
     """A file is not what was offered; the text says how."""
 
 
+class Unreadable(Changed):
+    """It never was what it seemed to be, or does not let itself be read."""
+
+
 class Opener:
     """Opens files that were offered, in the manifest's order: most lie in the folder of the one before."""
 
@@ -60,7 +64,7 @@ class Opener:
                 self._above, self._folder = above, self._gathered.folder(above)
             return OpenFile(item, name, self._folder)
         except OSError as error:
-            raise Changed(_why_not(error)) from None
+            raise _not_read(error) from None
 
     def close(self) -> None:
         if self._folder is not None:
@@ -96,9 +100,9 @@ class OpenFile:
         try:
             done = read_at(self.descriptor, view, offset)
         except OSError as error:
-            raise Changed(_why_not(error)) from None
+            raise _not_read(error) from None
         if done < len(view):
-            raise Changed(f"it shrank from {self._item.size} bytes to {offset + done}")
+            raise Changed(f"it shrank from {self._item.size} bytes to {os.fstat(self.descriptor).st_size}")
 
     def read_cached(self, view: memoryview, offset: int) -> int:
         """As much of ``view`` as the system has in memory, without waiting for a disk; 0 too where nobody can tell."""
@@ -120,14 +124,19 @@ class OpenFile:
         except FileNotFoundError:
             now = None
         except OSError as error:
-            raise Changed(_why_not(error)) from None
+            raise _not_read(error) from None
         if now is None:
             raise Changed("it was removed")
         if (now.st_dev, now.st_ino) != (self._there.st_dev, self._there.st_ino):
             raise Changed("it was replaced by another file")
         self._compare(now)
-        if not self._item.size and read_at(self.descriptor, memoryview(bytearray(1)), 0):  # /proc and its like
-            raise Changed("it holds more than its size says")
+        if not self._item.size:  # as it is said of files of /proc and its like
+            try:
+                more = read_at(self.descriptor, memoryview(bytearray(1)), 0)
+            except OSError as error:
+                raise _not_read(error) from None
+            if more:
+                raise Unreadable("it holds more than its size says")
 
     def _compare(self, now: os.stat_result) -> None:
         size = self._item.size
@@ -145,12 +154,11 @@ def failed(gathered: Gathered, number: int, item: Item, error: Changed) -> Diges
     shown = printable(str(gathered.path(item.path)))
     if gathered.manifest.items > 1:
         return Digest(number, NO_DIGEST, f"{shown}: {error}")
-    raise FileError(
-        f"{shown} changed while it was being sent: {error}.",
-        NOT_THERE,
-        "Send it once nothing writes to it.",
-        for_peer=f"the file changed while it was being sent: {error}.",
-    )
+    if isinstance(error, Unreadable):
+        what, next = "cannot be sent", "What another program can read can be piped: glide push NAME -"
+    else:
+        what, next = "changed while it was being sent", "Send it once nothing writes to it."
+    raise FileError(f"{shown} {what}: {error}.", NOT_THERE, next, for_peer=f"the file {what}: {error}.")
 
 
 class Pipe:
@@ -190,7 +198,11 @@ class Pipe:
 def _read(descriptor: int, room: memoryview) -> int:
     """As much as there is, but something; 0 at the end."""
     if hasattr(os, "readv"):
-        return os.readv(descriptor, [room])
+        while True:
+            try:
+                return os.readv(descriptor, [room])
+            except BlockingIOError:  # somebody who has it too does not want to wait for it
+                select.select([descriptor], [], [])
     piece = os.read(descriptor, len(room))  # Windows
     room[: len(piece)] = piece
     return len(piece)
@@ -205,8 +217,9 @@ def _more(descriptor: int, until: float) -> bool:
     return bool(poll.poll(0))
 
 
-def _why_not(error: OSError) -> str:
-    return f"it cannot be read ({error.strerror})"
+def _not_read(error: OSError) -> Changed:
+    gone = isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return (Changed if gone else Unreadable)(f"it cannot be read ({error.strerror})")
 
 
 def _is_memory(device: int) -> bool:
