@@ -386,18 +386,29 @@ async def test_of_a_stream_nothing_but_all_can_be_wanted(ranges: tuple[tuple[int
     assert "a part of what has no parts" in alice.failed_with(ProtocolError)
 
 
-async def test_a_receiver_may_want_what_it_likes_in_order(path: Path) -> None:
-    """And is sent just that."""
-    alice, heard = Side(), b""
-    ranges = ((3, 5), (8, 1), (FRAME - 1, 2), (TOTAL - 1, 1))
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        ((3, 5), (8, 1), (FRAME - 1, 2), (TOTAL - 1, 1)),
+        ((3, 5), (8, 1), (FRAME - 1, 2), (TOTAL - 2, 1)),
+        ((100, 4), (200, 5)),
+        ((0, 4), (TOTAL - 5, 5)),
+        ((0, 9),),
+    ],
+)
+async def test_a_receiver_may_want_what_it_likes_in_order(path: Path, ranges: tuple[tuple[int, int], ...]) -> None:
+    """And is sent just that. Digests of blocks are told of what lies before, if it is the end that is sent."""
+    alice, heard, blocks = Side(), b"", False
     async with joined() as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(send, near, alice, gather(path))
         await take_offer(far)
         await far.send(Accept(), want(*ranges[:2], more=True), want(*ranges[2:]))
         while not isinstance(message := await far.receive(), End):
             heard += bytes(message.view) if isinstance(message, Data) else b""
+            blocks = blocks or isinstance(message, Blocks)
         await far.send(receipt())
         assert isinstance(await answer_of(far), Done)
+    assert blocks is (ranges[0][0] > 0 and sum(ranges[-1]) == TOTAL)
     assert heard == b"".join(CONTENT[start : start + length] for start, length in ranges)
     assert alice.outcome == Outcome(1, TOTAL, GOOD)
     assert alice.of(events.Resumed) == [events.Resumed(TRANSFER, TOTAL - 9)]

@@ -24,7 +24,10 @@ def check(ranges: Sequence[Range], manifest: Manifest, to: str) -> int:
 
 
 def unsent(manifest: Manifest, wanted: Sequence[Range]) -> Iterator[tuple[int, Item, int]]:
-    """The files that are not sent from beginning to end, with the bytes before what is sent of them (0: nothing is)."""
+    """The files that are not sent from beginning to end.
+
+    With each the bytes before what is sent of it, if that goes on to its end; else 0.
+    """
     if manifest.streams or list(wanted) == [(0, manifest.bytes)]:
         return
     at = 0
@@ -38,4 +41,7 @@ def unsent(manifest: Manifest, wanted: Sequence[Range]) -> Iterator[tuple[int, I
         if start >= end:
             yield number, item, 0
         elif start > position or start + length < end:
-            yield number, item, max(0, start - position)
+            last = at
+            while last + 1 < len(wanted) and wanted[last + 1][0] < end:
+                last += 1
+            yield number, item, max(0, start - position) if sum(wanted[last]) >= end else 0

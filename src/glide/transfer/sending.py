@@ -51,7 +51,7 @@ from glide.transfer.gathering import Gathered
 from glide.transfer.manifest import whole
 from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
 
-# Ranges that a receiver may ask for at once: two for each item, and some more.
+# Ranges that a receiver may ask for at once: two for each item, one for each block of what was kept, and some more.
 _SPARE_RANGES = 1000
 # All of it may be wanted so many times: once, and once more if it was kept and does not match, and one to spare.
 _TIMES = 3
@@ -110,6 +110,7 @@ class _Sending:
         self._table = DigestTable(self._manifest)
         self._wanted = 0  # bytes, in all that the receiver asked for
         self._ranges = 0
+        self._most_ranges = 2 * self._manifest.items + self._manifest.bytes // KEPT_BLOCK + _SPARE_RANGES  # in a list
         self._sent = 0
         self._acknowledged = 0
         self._pace = feeding.Pace()
@@ -162,12 +163,12 @@ class _Sending:
             match message:
                 case Want(ranges=some, more=more):
                     found += some
-                    if len(found) > 2 * self._manifest.items + self._manifest.bytes // KEPT_BLOCK + _SPARE_RANGES:
+                    if len(found) > self._most_ranges:
                         raise ProtocolError(f"{self._to} wants more ranges than there can be.")
                     if not more:
                         self._wanted += ranges.check(found, self._manifest, self._to)
                         self._ranges += len(found)
-                        too_many = self._ranges > _TIMES * (2 * self._manifest.items + _SPARE_RANGES)
+                        too_many = self._ranges > _TIMES * self._most_ranges
                         if too_many or (self._wanted > _TIMES * self._manifest.bytes and not self._manifest.streams):
                             raise ProtocolError(f"{self._to} wants the same again and again.")
                         return found
