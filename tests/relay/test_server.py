@@ -7,7 +7,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 import trio
@@ -37,6 +37,7 @@ from glide.protocol.messages import (
     to_bytes,
 )
 from glide.protocol.preface import Purpose
+from glide.relay import server
 from glide.relay.limits import Limits
 from glide.relay.ringing import Party
 from glide.relay.server import Config
@@ -706,3 +707,22 @@ async def test_a_port_that_is_taken_is_said_in_words(home: Running, start: Start
         await start(Config(port=home.port))
     [error] = caught.value.exceptions
     assert f"Cannot listen on 127.0.0.1:{home.port}" in str(error)
+
+
+async def test_a_fault_of_the_relay_while_it_greets_somebody_ends_that_connection_alone(
+    home: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def respond(*_: object, **__: object) -> NoReturn:
+        raise ValueError("that must not happen")
+
+    async with home.client("alice") as alice:
+        with monkeypatch.context() as faulty:
+            faulty.setattr(server, "respond", respond)
+            async with await home.dial() as stream:
+                assert await rest_of(stream) == b""
+        await alice.says(Who())
+        await alice.hears(People)
+        async with home.client("bob"):
+            pass
+    (fault,) = [line for line in home.log.lines.items if line.exc_info is not None]
+    assert "a fault of the relay" in fault.getMessage()

@@ -386,7 +386,7 @@ async def test_a_direction_through_which_nothing_comes_leaves_its_pipes_to_other
             assert repr(budget) == repr(Budget(ONE_DIRECTION))
 
 
-async def test_pipes_with_something_in_them_stay_where_they_are(mock_clock: MockClock) -> None:
+async def test_pipes_with_something_in_them_stay_where_they_are_until_it_was_taken(mock_clock: MockClock) -> None:
     async with over_tcp(ONE_DIRECTION) as tcp:
         tcp.receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         tcp.receivers.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -398,6 +398,12 @@ async def test_pipes_with_something_in_them_stay_where_they_are(mock_clock: Mock
             await wait_all_tasks_blocked(0.01)
         assert any(tcp.forth.pipes or ())
         assert await exactly(tcp.receiver, 200_000) == PAYLOAD[:200_000]
+        await until(lambda: not any(tcp.forth.pipes or ()))
+        for _ in range(4):
+            mock_clock.jump(ONE_DIRECTION.pipe_rest)
+            await wait_all_tasks_blocked(0.01)
+        assert tcp.forth.pipes is None
+        assert await says(tcp, b"and goes on")
 
 
 @pytest.mark.parametrize("way", ["cancelled", "reset"])

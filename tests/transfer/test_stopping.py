@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,10 +18,12 @@ from glide.errors import ConnectionLost, IntegrityError, Stopped
 from glide.net.connection import FRAME, Connection
 from glide.protocol.endtoend import Item
 from glide.protocol.messages import Keepalive
-from glide.transfer import feeding, intake, receiving
+from glide.transfer import feeding, intake, receiving, storing, taking
+from glide.transfer.journal import Journal
 from glide.transfer.landing import Landed, Landing
 from glide.transfer.manifest import Manifest
-from glide.transfer.taking import Offered
+from glide.transfer.storage import Arrival
+from glide.transfer.taking import Offered, Room
 from glide.transfer.terms import Outcome
 from tests.transfer.halves import (
     ALICE,
@@ -33,9 +36,11 @@ from tests.transfer.halves import (
     gather,
     joined,
     offered,
+    open_files,
     receive,
     send,
     socket_pair,
+    transferred,
     while_reading,
 )
 
@@ -213,3 +218,35 @@ async def test_the_same_things_offered_anew_end_the_older_transfer_and_go_on_wit
     assert "Its sender has begun anew" in first.failed_with(Superseded)
     assert first.error is not None
     assert first.error.worth_a_retry
+
+
+async def test_a_receiver_that_is_stopped_while_it_looks_into_the_chosen_folder_leaves_nothing_open(
+    path: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next transfer would wait for the lock of a journal that nobody has."""
+    chosen = replace(place, into=tmp_path / "chosen")
+    (tmp_path / "chosen").mkdir()
+    await transferred(gather(path), chosen, cut=2.5 * FRAME)
+    real = storing.agreed
+
+    def agreed(journal: Journal, manifest: Manifest, arrival: Arrival) -> bool:
+        trio.from_thread.run_sync(scope.cancel)
+        return real(journal, manifest, arrival)
+
+    async def decide(_: Offered) -> Arrival:
+        return chosen.arrival()
+
+    alice = Side()
+    monkeypatch.setattr(taking, "agreed", agreed)
+    async with joined(BRISK) as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather(path))
+        with Room().place(b"k" * 32) as room:
+            manifest, offer = await taking.take(far, "alice", room)
+        with trio.CancelScope() as scope:
+            await taking.decided(far, place.arrival(), manifest, offer, decide)
+        assert scope.cancelled_caught
+        assert not [path for path in open_files() if path.startswith(str(place.journals))]
+        await far.aclose()
+    monkeypatch.undo()
+    _, bob = await transferred(gather(path), chosen)
+    assert bob.of(events.Resumed)

@@ -14,6 +14,7 @@ from glide.errors import ConnectionLost, GlideError, Stopped, one_error
 from glide.net import streams
 from glide.net.deadlines import Deadlines
 from glide.net.streams import BROKEN, PIECE, close_gently
+from glide.net.throttle import Throttle
 from glide.protocol import frames, messages
 from glide.protocol.endtoend import Abort
 from glide.protocol.fields import Message
@@ -28,9 +29,6 @@ _BULK = 2 * 1024 * 1024
 # File bytes in one DATA frame: with its header they fill sixteen records. Always as many: how many headers there are,
 # and with them how long the stream is, says nothing of what is in it.
 FRAME = 16 * FULL - HEADER.size
-
-# So many frames are taken in without a checkpoint.
-_BREATH = 64
 
 _NO_EVENTS: Iterator[Frame | Data] = iter(())
 
@@ -61,16 +59,13 @@ class Connection:
         self.transcript = secrets.hash
         self.deadlines = deadlines
         self.patience = deadlines.lost
-        # The most frames a second that are taken in; further ones wait, and with them, through TCP, the peer.
-        self.pace = math.inf
-        self._turns = self._taken = 0
-        self._second = trio.current_time()
+        self.throttle = Throttle()
         self.machine = Machine(purpose, side)
         self._sealer = Sealer(secrets.send)
         self._opener = Opener(secrets.receive)
         self._opener.feed(rest)
         # Until two clients are joined what follows a record may be none of ours: those are opened one by one.
-        self._room = memoryview(bytearray(_BULK)) if purpose is Purpose.END_TO_END else None
+        self._room = memoryview(bytearray(PIECE)) if purpose is Purpose.END_TO_END else None
         self._much = False  # is on its way, as far as can be told: files come
         self._decoder = frames.Decoder()
         self._events = _NO_EVENTS
@@ -188,14 +183,15 @@ class Connection:
         it loses nothing.
         """
         while True:
-            await self._breathe()
+            await self.throttle.wait()
             event = next(self._events, None)
             if event is not None:
-                self._taken += 1
+                self.throttle.frame()
                 found = self._judge(event)
                 if found is not None:
                     return found
             elif (plaintext := self._opener.next(_BULK // FULL if self._room else 1)) is not None:
+                self.throttle.record()
                 self._events = self._decoder.feed(plaintext)
             else:
                 self._events = _NO_EVENTS
@@ -212,17 +208,6 @@ class Connection:
         self.machine.received(message.kind)
         return None if isinstance(message, Keepalive) else message
 
-    async def _breathe(self) -> None:
-        """Before a frame is taken in: let others run, however many came in one read, and keep to the pace."""
-        self._turns += 1
-        if self._turns % _BREATH == 0:
-            await trio.lowlevel.checkpoint()
-        if self.pace < math.inf:
-            if trio.current_time() - self._second >= 1:
-                self._taken, self._second = 0, trio.current_time()
-            if self._taken >= self.pace:
-                await trio.sleep_until(self._second + 1)
-
     async def _read(self) -> bytes | bytearray | memoryview:
         """What comes next; used up before the next call."""
         try:
@@ -230,6 +215,8 @@ class Connection:
                 if self._room is None:
                     piece: bytes | bytearray | memoryview = await self.stream.receive_some(PIECE)
                 else:
+                    if self._decoder.in_data and len(self._room) < _BULK:  # and not while somebody is asked about it
+                        self._room = memoryview(bytearray(_BULK))
                     much = self._much or self._decoder.in_data
                     count = await streams.receive_into(self.stream, self._room, much=much)
                     self._much = count >= PIECE

@@ -144,11 +144,9 @@ class End:
         await self._turns.take()
         if pipe is not None:
             assert isinstance(stream, trio.SocketStream), "only sockets are spliced"
-            if not await pipe.fill(stream, self._limits.pipe_rest):
+            while pipe is not None and not await pipe.fill(stream, self._limits.pipe_rest):
                 if lane.rest():
                     pipe = None
-                else:
-                    await pipe.fill(stream)
         chunk: Chunk = bytes(await stream.receive_some(self._limits.chunk)) if pipe is None else pipe
         lane.filling = False
         return chunk

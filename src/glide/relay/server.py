@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVarTuple, Unpack
 
@@ -168,8 +169,10 @@ class Relay:
         """Find out who a new connection is and what it wants, and hand it to its nursery."""
         host, address = _peer(stream)
         try:
-            with self._admission.connection(host), self._admission.handshake(host):
-                await self._admit(stream, host, address)
+            with ExitStack() as place:
+                place.enter_context(self._admission.connection(host))
+                with self._admission.handshake(host):
+                    await self._admit(stream, place, address)
         except RelayRefused as error:
             with self._admission.farewell() as politely:
                 if politely:
@@ -181,45 +184,50 @@ class Relay:
             # Once and in one line: a port scanner must not fill the log.
             log.info("%s refused: %s", address, error.what)
             await trio.aclose_forcefully(stream)
+        except Exception:
+            log.exception("%s ended by a fault of the relay", address)
+            await trio.aclose_forcefully(stream)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
 
-    async def _admit(self, stream: trio.SocketStream, host: str, address: str) -> None:
-        """Let a connection prove a key and say its first message; then it belongs to another nursery."""
+    async def _admit(self, stream: trio.SocketStream, place: ExitStack, address: str) -> None:
+        """Let a connection prove a key and say its first message; then it, and its place, belong to another nursery."""
         deadlines = self.config.deadlines
         connection, _, _ = await respond(
             stream, _PURPOSES, self._identity, peer=address, deadlines=deadlines, check=_anybody
         )
-        connection.pace = self.config.limits.pace
+        connection.throttle.most = self.config.limits.pace
         with trio.move_on_after(deadlines.handshake):
             match await connection.receive():
                 case Hello() as hello:
-                    self._control.start_soon(self._guarded, host, connection, session.run, hello, self._shared)
+                    self._control.start_soon(
+                        self._guarded, place.pop_all(), connection, session.run, hello, self._shared
+                    )
                 case Ticket() as ticket:
-                    await self._seat(host, connection, ticket)
+                    await self._seat(place, connection, ticket)
             return
         raise Stalled(f"It said nothing within {deadlines.handshake:.0f} s.")
 
-    async def _seat(self, host: str, connection: Connection, ticket: Ticket) -> None:
+    async def _seat(self, place: ExitStack, connection: Connection, ticket: Ticket) -> None:
         """Give a data connection its place, or tell it that it has none."""
         try:
             seat = self._tickets.redeem(ticket.ticket, connection.peer_key)
         except RelayRefused as error:
             await session.refuse(connection, error)
         else:
-            self._data.start_soon(self._guarded, host, connection, seat.take)
+            self._data.start_soon(self._guarded, place.pop_all(), connection, seat.take)
 
     async def _guarded(
         self,
-        host: str,
+        place: ExitStack,
         connection: Connection,
         serve: Callable[[Connection, Unpack[Arguments]], Awaitable[None]],
         *arguments: *Arguments,
     ) -> None:
         """Whatever happens to one connection ends that connection alone."""
         try:
-            with self._admission.connection(host):
+            with place:
                 await serve(connection, *arguments)
         except ConnectionLost:
             pass

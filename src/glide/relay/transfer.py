@@ -137,7 +137,7 @@ class Transfer:
     async def take_part(self, end: End, connection: Connection) -> None:
         """Be one side: wait for the other, then carry bytes until the end."""
         self._arrived += 1
-        if self._arrived == 2:
+        if self._arrived == 2 and not self._called_off.is_set():
             self._both_here.set()
         try:
             await self._joined_or_not()

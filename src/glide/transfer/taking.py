@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -151,28 +151,33 @@ async def decided(
             return None, False
         into = arrival.opened.path if arrival.opened is not None else arrival.into.resolve()
         journal = Journal.find(arrival.journals, arrival.key, into, manifest, sync=arrival.sync)
+        if journal is None:
+            return None, False
+        closing.callback(journal.close)
         try:
-            return journal, journal is not None and agreed(journal, manifest, arrival)
+            return journal, agreed(journal, manifest, arrival)
         except GlideError:
             return journal, False  # what is wrong with the destination is told after a yes
 
-    journal, before = await trio.to_thread.run_sync(find, arrival)
+    def open_it(arrival: Arrival, journal: Journal | None) -> Storage:
+        closing.pop_all()  # from here on the journal is the storage's
+        return open_storage(arrival, manifest, journal)
+
+    closing = ExitStack()
     try:
+        journal, before = await trio.to_thread.run_sync(find, arrival)
         chosen = await _decided(connection, arrival.sender, decide, Offered(manifest, offer.message, before))
         if chosen.into != arrival.into:
-            if journal is not None:
-                journal.close()
+            closing.close()
             journal, _ = await trio.to_thread.run_sync(find, chosen)
-    except BaseException:
-        if journal is not None:
-            journal.close()
-        raise
-    try:
-        # Only now: what room and which rights there are is nobody's business before a yes (C9).
-        return chosen, await trio.to_thread.run_sync(open_storage, chosen, manifest, journal)
-    except GlideError as error:
-        await _decline(connection, error)
-        raise
+        try:
+            # Only now: what room and which rights there are is nobody's business before a yes (C9).
+            return chosen, await trio.to_thread.run_sync(open_it, chosen, journal)
+        except GlideError as error:
+            await _decline(connection, error)
+            raise
+    finally:
+        closing.close()
 
 
 async def _decided(connection: Connection, sender: str, decide: Decide, offered: Offered) -> Arrival:
