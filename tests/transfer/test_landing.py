@@ -1171,3 +1171,21 @@ def test_F5_an_error_of_the_disk_while_syncing_leaves_nothing_under_a_final_name
             receiving.finish()
         monkeypatch.undo()
     assert shown(into) == {}
+
+
+def test_F13_what_a_disk_has_failed_to_write_is_not_noted_as_durable_the_next_time(
+    into: Path, journals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux tells of such an error once; the bytes are gone all the same."""
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Receiving(arrival(into, journals, sync=True), {"file.txt": CONTENT * 100}) as receiving:
+        receiving.feed(50)
+        receiving.feed(900, sync=False)
+        with monkeypatch.context() as disk, pytest.raises(FileError):
+            disk.setattr(os, "fsync", failing)
+            receiving.storage.assembly.sync()
+        receiving.storage.assembly.sync()  # as it is done on the way out
+    assert [kept.bytes for kept in listed(journals)] == [50]
