@@ -29,7 +29,8 @@ async def bridge(here: tuple[str, int], there: tuple[str, int], limits: Limits) 
     async with sender, receiver, trio.open_nursery() as nursery:
         nursery.start_soon(pipe.sender.run, sender)
         nursery.start_soon(pipe.receiver.run, receiver)
-    pipe.close()
+    pipe.leave(pipe.sender)
+    pipe.leave(pipe.receiver)
 
 
 if __name__ == "__main__":

@@ -164,23 +164,8 @@ def test_records_are_full_until_the_flush(pieces: list[bytes]) -> None:
         total = before + len(piece)
         assert len(sealer.seal(piece)) == total // FULL * SEALED_FULL
         before = total % FULL
-        assert sealer.pending == before
     assert len(sealer.flush()) == (LENGTH + before + TAG if before else 0)
-    assert sealer.pending == 0
     assert sealer.flush() == b""
-
-
-@given(st.data(), st.lists(blobs(300).filter(bool), min_size=1, max_size=5))
-def test_between_records_is_true_exactly_at_their_borders(data: st.DataObject, flights: list[bytes]) -> None:
-    sent = record_list(flights)
-    stream = b"".join(sent)
-    borders = {len(b"".join(sent[:count])) for count in range(len(sent) + 1)}
-    at = data.draw(st.integers(0, len(stream)) | st.sampled_from(sorted(borders)))
-    opener = Opener(KEY)
-    opener.feed(stream[:at])
-    while opener.next() is not None:
-        pass
-    assert opener.between_records == (at in borders)
 
 
 @given(st.data(), st.lists(blobs(300).filter(bool), min_size=1, max_size=5), st.binary(max_size=300))
@@ -198,7 +183,6 @@ def test_the_rest_is_every_byte_behind_the_last_record(data: st.DataObject, flig
     for _ in sent[count:]:
         assert opener.next() is not None
     assert opener.rest() == other
-    assert opener.between_records
     assert opener.rest() == b""
 
 

@@ -127,7 +127,7 @@ def test_messages_survive_every_cut_of_the_stream(data: st.DataObject, said: lis
             assert isinstance(frame, Frame)
             heard.append(from_frame(frame))
     assert heard == said
-    assert decoder.between_frames
+    assert not decoder.in_data
 
 
 @every_type

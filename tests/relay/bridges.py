@@ -32,7 +32,6 @@ class Bridge:
 
     def __post_init__(self) -> None:
         self.pipe = Pipe(self.limits, self.budget or Budget(self.limits))
-        self.over = trio.Event()
 
     def join(self, sender: trio.abc.HalfCloseableStream, receiver: trio.abc.HalfCloseableStream) -> None:
         self.nursery.start_soon(self._run, "sender", self.pipe.sender, sender)
@@ -42,11 +41,8 @@ class Bridge:
         try:
             await end.run(stream)
         finally:
-            end.abandon()
+            self.pipe.leave(end)
             self.ended.append(name)
-            if len(self.ended) == 2:
-                self.pipe.close()
-                self.over.set()
             await trio.aclose_forcefully(stream)
 
 

@@ -71,7 +71,7 @@ def test_bytes_pass_unchanged_both_ways(limits: Limits, forth: list[int], back: 
             await tcp.sender.send_eof()
             await tcp.receiver.send_eof()
             assert await read_all(tcp.receiver) == await read_all(tcp.sender) == b""
-            await tcp.bridge.over.wait()
+            await tcp.bridge.pipe.over.wait()
 
     trio.run(run)
 
@@ -154,7 +154,7 @@ async def test_a_receipt_comes_back_after_the_end_but_not_for_ever(limits: Limit
         await wait_all_tasks_blocked()
         assert tcp.bridge.ended == []
         mock_clock.jump(2)
-        await tcp.bridge.over.wait()
+        await tcp.bridge.pipe.over.wait()
         assert await read_all(tcp.sender) == b""
 
 
@@ -165,7 +165,7 @@ async def test_a_sender_that_is_reset_ends_the_receiver(limits: Limits) -> None:
         assert await exactly(tcp.receiver, 4) == b"some"
         reset(tcp.sender)
         assert await read_all(tcp.receiver) == b""
-        await tcp.bridge.over.wait()
+        await tcp.bridge.pipe.over.wait()
 
 
 @every_kind
@@ -176,7 +176,7 @@ async def test_a_receiver_that_is_reset_ends_the_sender(limits: Limits) -> None:
         await tap.turn_off()
         reset(tcp.receiver)
         assert await rest_of(tcp.sender) == b""
-        await tcp.bridge.over.wait()
+        await tcp.bridge.pipe.over.wait()
         assert tcp.bridge.pipe.waits_for() == "nobody"
 
 
@@ -198,7 +198,7 @@ async def test_what_is_sent_to_a_side_that_is_gone_is_dropped_and_what_that_side
         got = await read_all(tcp.sender)
         assert len(got) >= taken
         assert got == PAYLOAD[: len(got)]
-        await tcp.bridge.over.wait()
+        await tcp.bridge.pipe.over.wait()
 
 
 # --- what is left ----------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ async def test_cancelled_with_chunks_on_their_way_nothing_stays_open(limits: Lim
         if way == "bridge":
             tcp.bridge.nursery.cancel_scope.cancel()
         else:
-            await tcp.bridge.over.wait()
+            await tcp.bridge.pipe.over.wait()
     assert sorted(tcp.bridge.ended) == ["receiver", "sender"]
     assert not descriptors() - before
 

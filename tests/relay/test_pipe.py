@@ -248,7 +248,7 @@ async def test_a_reader_that_takes_what_is_left_has_time_and_one_that_does_not_h
             while got < LIMITS.chunk:
                 got += len(await receiver.receive_some())
         begun = trio.current_time()
-        await bridge.over.wait()
+        await bridge.pipe.over.wait()
         assert LIMITS.drain <= trio.current_time() - begun <= LIMITS.drain + LIMITS.linger + 1
 
 
@@ -271,7 +271,7 @@ async def test_a_side_that_is_reset_ends_the_other(autojump_clock: MockClock) ->
 async def test_a_side_that_never_came_ends_the_one_that_did(autojump_clock: MockClock) -> None:
     pipe = Pipe(LIMITS, Budget(LIMITS))
     client, stream = memory_stream_pair()
-    pipe.receiver.abandon()
+    pipe.leave(pipe.receiver)
     await client.send_all(b"anybody there?")
     with trio.fail_after(LIMITS.drain + LIMITS.linger):
         await pipe.sender.run(stream)

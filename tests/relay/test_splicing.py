@@ -313,7 +313,7 @@ async def test_a_reader_that_takes_little_of_the_last_pipe_has_time_and_one_that
         mock_clock.jump(LIMITS.drain + 1)
         await until(lambda: not tcp.forth.draining)
         mock_clock.jump(LIMITS.linger + 1)
-        await tcp.bridge.over.wait()
+        await tcp.bridge.pipe.over.wait()
         got += await read_all(tcp.receiver)
         assert len(got) < len(payload)
         assert got == payload[: len(got)]
@@ -359,7 +359,7 @@ async def test_whoever_comes_when_all_pipes_are_in_use_has_blocks_and_pipes_that
             assert not await says(second, PAYLOAD[:100_000])
             for stream in (first.sender, first.receiver):
                 await stream.send_eof()
-            await first.bridge.over.wait()
+            await first.bridge.pipe.over.wait()
         async with over_tcp(ONE_DIRECTION, budget=budget) as third:
             assert await says(third, b"third")
             assert not await says(second, b"still")

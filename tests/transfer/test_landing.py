@@ -1184,8 +1184,9 @@ def test_F13_what_a_disk_has_failed_to_write_is_not_noted_as_durable_the_next_ti
     with Receiving(arrival(into, journals, sync=True), {"file.txt": CONTENT * 100}) as receiving:
         receiving.feed(50)
         receiving.feed(900, sync=False)
-        with monkeypatch.context() as disk, pytest.raises(FileError):
-            disk.setattr(os, "fsync", failing)
+        monkeypatch.setattr(os, "fsync", failing)
+        with pytest.raises(FileError):
             receiving.storage.assembly.sync()
+        monkeypatch.undo()
         receiving.storage.assembly.sync()  # as it is done on the way out
     assert [kept.bytes for kept in listed(journals)] == [50]

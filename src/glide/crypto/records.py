@@ -102,11 +102,6 @@ class Sealer(_Rooms):
         self._cipher = _Cipher(key)
         self._pending = bytearray()
 
-    @property
-    def pending(self) -> int:
-        """Bytes of plaintext that wait for their record to be full."""
-        return len(self._pending)
-
     def seal(self, *pieces: bytes | bytearray | memoryview) -> memoryview:
         """The full records that ``pieces`` complete; what is left over waits. May be empty."""
         total = len(self._pending) + sum(map(len, pieces))
@@ -163,11 +158,6 @@ class Opener(_Rooms):
         self._partial = bytearray()
         self._view = _NOTHING
         self._spoilt = False  # a record did not open: no later one does
-
-    @property
-    def between_records(self) -> bool:
-        """True if the bytes so far ended with the end of a record."""
-        return not self._partial and not self._view
 
     def feed(self, piece: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the stream. The piece must not change until :meth:`next` has returned None."""

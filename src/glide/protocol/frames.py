@@ -154,11 +154,6 @@ class Decoder:
         return f"<Decoder holding {len(self._partial)} bytes, {self._data_left} of DATA to come>"
 
     @property
-    def between_frames(self) -> bool:
-        """True if the bytes so far ended with the end of a frame."""
-        return not self._partial and not self._data_left
-
-    @property
     def in_data(self) -> bool:
         """True if more of a DATA frame is to come."""
         return self._data_left > 0

@@ -107,7 +107,7 @@ class End:
         self._scope.cancel()
 
     def abandon(self) -> None:
-        """Stand in for a side that never came: close its ends of the channels."""
+        """Close this side's ends of the channels, as it does itself where it came."""
         self._forth.full_in.close()
         self._forth.empty.close()
         self._back.full.close()
@@ -213,15 +213,21 @@ class Pipe:
         self.sender = End(self.forth, self.back, limits, turns)
         self.receiver = End(self.back, self.forth, limits, turns)
         self.sender.other, self.receiver.other = self.receiver, self.sender
+        self.over = trio.Event()  # both sides have left
+        self._left = 0
         self._limits = limits
 
     def __repr__(self) -> str:
         return f"<Pipe: {self.forth.bytes} bytes forth, {self.back.bytes} back, waits for {self.waits_for()}>"
 
-    def close(self) -> None:
-        """Both ends have ended."""
-        self.forth.close()
-        self.back.close()
+    def leave(self, end: End) -> None:
+        """This side has ended, or never came. With the second one the kernel pipes go back."""
+        end.abandon()
+        self._left += 1
+        if self._left == 2:
+            self.forth.close()
+            self.back.close()
+            self.over.set()
 
     def waits_for(self) -> str:
         """Whom the transfer waits for right now: ``sender``, ``receiver`` or ``nobody``."""

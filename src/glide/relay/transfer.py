@@ -86,15 +86,13 @@ class Transfer:
         self.linger = limits.linger
         self._limits = limits
         self._arrived = 0
-        self._left = 0
         self._both_here = trio.Event()
         self._called_off = trio.Event()
         # What the sender is told if it does not take place: a code of glide.errors, and words.
         self.problem = (NobodyThere.code, "did not come to take it")
-        self._over = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<Transfer: {self._arrived} arrived, {self._left} left, {self.pipe!r}>"
+        return f"<Transfer: {self._arrived} arrived, {self.pipe!r}>"
 
     def call_off(self, code: str, message: str) -> None:
         """Somebody is not coming, and why."""
@@ -119,7 +117,7 @@ class Transfer:
             return False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.pipe.watch, tell)
-            await self._over.wait()
+            await self.pipe.over.wait()
             nursery.cancel_scope.cancel()
         return True
 
@@ -151,8 +149,4 @@ class Transfer:
         except ConnectionLost:
             pass
         finally:
-            end.abandon()
-            self._left += 1
-            if self._left == 2:
-                self.pipe.close()
-                self._over.set()
+            self.pipe.leave(end)
