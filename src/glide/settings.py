@@ -43,10 +43,9 @@ def _boolean(text: str) -> bool:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError(f"{port} is no port; ports are 0 to 65535")
-    return port
+    if not (text.isascii() and text.isdecimal() and int(text) <= 65535):
+        raise ValueError(f"{text!r} is no port; ports are 0 to 65535")
+    return int(text)
 
 
 def _some_time(text: str) -> float:

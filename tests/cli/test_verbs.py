@@ -444,3 +444,10 @@ def test_wrong_usage_has_a_last_line_too(alone: World) -> None:
     process = alone.run("alice", "push", "--json", "bob")
     assert process.wait() == 2
     assert process.result["status"] == "usage"
+
+
+def test_what_is_remembered_is_not_said_to_be_in_use_where_the_environment_says_otherwise(alone: World) -> None:
+    process = alone.run("alice", "use", "127.0.0.1:1", relay="127.0.0.1:2")
+    assert process.wait() == 0, process
+    assert "Remembered: 127.0.0.1:1" in process.errors
+    assert "GLIDE_RELAY" in process.errors

@@ -34,7 +34,7 @@ def receive(
     ] = None,
     allow_hidden: Annotated[
         bool | None,
-        typer.Option("--allow-hidden", help="Take files whose name begins with a dot. [env: GLIDE_ALLOW_HIDDEN]"),
+        typer.Option("--allow-hidden", help="Take what has a name that begins with a dot. [env: GLIDE_ALLOW_HIDDEN]"),
     ] = None,
     no_fsync: Annotated[
         bool | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -26,4 +27,7 @@ def use(
         chosen.save("relay", str(address))
         pin = known.relay(str(address))
         how = f"its key {fingerprint(pin.key)} is pinned" if pin else "its key will be remembered at the first meeting"
-        renderer.say(f"In use: {address}; {how}.")
+        if os.environ.get("GLIDE_RELAY", str(address)) == str(address):
+            renderer.say(f"In use: {address}; {how}.")
+        else:
+            renderer.say(f"Remembered: {address}; {how}. GLIDE_RELAY in the environment goes before it.")

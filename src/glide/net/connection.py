@@ -13,8 +13,8 @@ from glide.crypto.records import FULL, Opener, Sealer
 from glide.errors import ConnectionLost, GlideError, Stopped, one_error
 from glide.net import streams
 from glide.net.deadlines import Deadlines
+from glide.net.limiter import FrameLimiter
 from glide.net.streams import BROKEN, PIECE, close_gently
-from glide.net.throttle import Throttle
 from glide.protocol import frames, messages
 from glide.protocol.endtoend import Abort
 from glide.protocol.fields import Message
@@ -59,7 +59,7 @@ class Connection:
         self.transcript = secrets.hash
         self.deadlines = deadlines
         self.patience = deadlines.lost
-        self.throttle = Throttle()
+        self.limiter = FrameLimiter()
         self.machine = Machine(purpose, side)
         self._sealer = Sealer(secrets.send)
         self._opener = Opener(secrets.receive)
@@ -183,15 +183,15 @@ class Connection:
         it loses nothing.
         """
         while True:
-            await self.throttle.wait()
+            await self.limiter.wait()
             event = next(self._events, None)
             if event is not None:
-                self.throttle.frame()
+                self.limiter.frame()
                 found = self._judge(event)
                 if found is not None:
                     return found
             elif (plaintext := self._opener.next(_BULK // FULL if self._room else 1)) is not None:
-                self.throttle.record()
+                self.limiter.record()
                 self._events = self._decoder.feed(plaintext)
             else:
                 self._events = _NO_EVENTS

@@ -38,7 +38,7 @@ class Limits:
     # being written at most 4 x 256 KiB a direction, 2 MiB a transfer.
     chunk: int = 256 * 1024
     chunks_waiting: int = 2
-    # Chunks of all transfers that are moved before others run: a few milliseconds.
+    # Chunks of all transfers that are moved before others run: a few milliseconds. See Turns.
     turns: int = 16
     # Kernel pipes of a direction through which so many bytes have come: how many, of how many bytes, at most 2 MiB a
     # direction beside the blocks, 4 MiB a transfer; and the bytes of all the relay's.

@@ -197,7 +197,7 @@ class Relay:
         connection, _, _ = await respond(
             stream, _PURPOSES, self._identity, peer=address, deadlines=deadlines, check=_anybody
         )
-        connection.throttle.most = self.config.limits.pace
+        connection.limiter.most = self.config.limits.pace
         with trio.move_on_after(deadlines.handshake):
             match await connection.receive():
                 case Hello() as hello:

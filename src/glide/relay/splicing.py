@@ -46,7 +46,7 @@ CAN_SPLICE = _can_splice()
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if CAN_SPLICE else 0
 # So much is waited for, for a moment. The socket's buffer grows with it, and is full where a receiver stops: more would
 # cost the kernel several times that for each.
-_MUCH = 256 * 1024
+_LOW_WATER = 256 * 1024
 _SMALL = 4096  # a pipe that is empty takes so much at once, whatever its size
 
 
@@ -82,7 +82,7 @@ class KernelPipe:
         assert not self._count, "what is in it belongs to somebody already"
         taken = _splice(descriptor(stream), self._write, self.size)
         if taken is None:  # the pipe is empty: it is the socket that is dry
-            await readable(stream, _MUCH)
+            await readable(stream, _LOW_WATER)
             taken = _splice(descriptor(stream), self._write, self.size)
         if taken is None:
             with trio.move_on_after(patience) as waiting:

@@ -3,6 +3,7 @@
 Trio runs all tasks that are ready before it looks at the sockets again. With hundreds of transfers that go as fast as
 they can, such a pass moves hundreds of chunks of a quarter of a millisecond each, and whoever asks the relay something
 waits for several passes. So a task takes a turn for each chunk, and whoever finds none left waits for the next pass.
+Whoever then has to wait for its socket moves its chunk as soon as that is ready: idle flows are not held back.
 """
 
 from __future__ import annotations

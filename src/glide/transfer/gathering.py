@@ -85,7 +85,7 @@ def gather(
                 walk.skip(str(path), str(error))
                 continue
             raise FileError(
-                f"{printable(str(path))} cannot be offered as {printable(name)!r}: {error}.",
+                f"{printable(str(path))} cannot be offered as '{printable(name)}': {error}.",
                 _UNDISTURBED,
                 "Give it another name with --filename.",
             ) from None

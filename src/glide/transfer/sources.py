@@ -1,4 +1,5 @@
-"""The sender's files, opened in the order of the manifest, and standard input. Everything here blocks.
+"""The sender's files, opened in the order of the manifest, and standard input. All of it blocks but
+:meth:`OpenFile.read_cached`.
 
 What is sent is what was there when the offer was made: a file that has changed since is not that file any more.
 """

@@ -1,6 +1,6 @@
 """What has arrived of one transfer and is not whole yet: a hidden folder in the destination. ``landing`` has the rules.
 
-Nothing here is asynchronous. Methods raise OSError; ``landing.disk_error`` says what that means.
+Nothing here is asynchronous. Methods raise OSError; ``destination.disk_error`` says what that means.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ async def test_R2_frames_and_records_are_taken_in_at_a_pace(
 ) -> None:
     client, relay = pair(Purpose.CONTROL)
     await registered(client, relay)
-    relay.throttle.most = 50
+    relay.limiter.most = 50
     await client.stream.send_all(say(client._sealer, b"".join(map(to_bytes, ASKED))))
     begun = trio.current_time()
     for asked in ASKED:

@@ -10,7 +10,7 @@ import trio
 _BREATH = 64
 
 
-class Throttle:
+class FrameLimiter:
     """Counts frames, and records, which may be cut so that no frame is whole: each has to be opened all the same.
 
     What comes faster than ``most`` a second, of either, waits; and with it, through TCP, the peer.
