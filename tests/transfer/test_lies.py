@@ -222,9 +222,11 @@ async def test_C4_a_connection_that_ends_is_not_a_transfer_that_ended(place: Pla
         if after == "the digests":
             await near.send(told(RIGHT))
         await near.stream.send_eof()
-    assert "alice is gone" in bob.failed_with(ConnectionLost)
+    said = bob.failed_with(ConnectionLost)
+    assert "alice is gone" in said
     assert place.final() == []
     assert place.is_clean() is (after == "the accept"), "what arrived is kept, and nothing else"
+    assert ("Nothing was kept" in said) is place.is_clean()
     assert [kept.bytes for kept in place.kept()] == {"the accept": [], "some bytes": [5]}.get(after, [len(SMALL)])
 
 

@@ -77,6 +77,10 @@ async def receive(
                     on_accept()
                     connection.leave_to(terms.idle)
                     return await _Receiving(connection, arrival, manifest, storage, terms, hint, report).run()
+                except GlideError as error:
+                    if storage.empty() and not manifest.streams:
+                        error.means, means = NOTHING if error.means == means else error.means, NOTHING
+                    raise
                 finally:
                     # Not to be put off: somebody may wait for the journal. Only the disk can make it last.
                     with trio.CancelScope(shield=True):

@@ -63,6 +63,9 @@ class Storage(Protocol):
     def known(self) -> None:
         """The sender knows what was confirmed."""
 
+    def empty(self) -> bool:
+        """True if there is nothing to go on with later."""
+
     def close(self) -> None:
         """What is here stays, to go on with it later."""
 
@@ -96,6 +99,9 @@ class StandardOutput:
 
     def known(self) -> None:
         pass
+
+    def empty(self) -> bool:
+        return not self.assembly.stored
 
     def close(self) -> None:
         pass

@@ -257,7 +257,7 @@ class Folders:
         self.assembly.abandon()
         self._close_stage()
         try:
-            if self._nothing_arrived():
+            if self.empty():
                 self._destination.discard(self._journal.about.stage)
                 self._journal.delete()
         except FileError:
@@ -276,7 +276,7 @@ class Folders:
         if self._stage is not None:
             self._stage.close()
 
-    def _nothing_arrived(self) -> bool:
+    def empty(self) -> bool:
         """True if there is nothing to go on with later."""
         states = self.stock.states
         if self._manifest.streams and self._journal.open:
