@@ -191,3 +191,32 @@ async def test_a_kept_file_that_has_changed_is_told_of_though_more_of_it_is_bein
     assert "it was written to" in alice.failed_with(FileError)
     assert "it was written to" in bob.failed_with(FileError)
     assert place.final() == []
+
+
+@pytest.mark.parametrize("how", ["grows", "is removed", "becomes a pipe"])
+async def test_an_empty_file_that_is_none_any_more_is_missing_and_the_others_land(
+    tmp_path: Path, place: Place, how: str
+) -> None:
+    """Nothing of it would be read otherwise: it may have been offered hours ago."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name, content in {"a": b"", "b": b"", "c": CONTENT}.items():
+        (tree / name).write_bytes(content)
+    gathered = gather(tree)
+    match how:
+        case "grows":
+            (tree / "a").write_bytes(b"more")
+        case "is removed":
+            (tree / "a").unlink()
+        case "becomes a pipe":
+            was = (tree / "a").stat()
+            (tree / "a").unlink()
+            os.mkfifo(tree / "a")
+            os.utime(tree / "a", ns=(was.st_mtime_ns, was.st_mtime_ns))
+    alice, bob = await transferred(gathered, place)
+    assert alice.error is bob.error is None
+    assert alice.outcome is not None
+    assert (alice.outcome.items, alice.outcome.missing) == (2, 1)
+    assert place.into is not None
+    assert files(place.into) == {"tree": None, "tree/b": b"", "tree/c": CONTENT}
+    assert place.is_clean()

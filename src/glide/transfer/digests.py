@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import blake3
 from msgspec import Struct
@@ -45,7 +46,8 @@ class BlockDigest(Struct, frozen=True, gc=False):
 class DigestTable:
     """32 bytes an item, in the manifest's order; zeros for folders."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, lacking: Sequence[Digest] = ()) -> None:
+        """``lacking`` are of empty files that are none any more."""
         self.digests = bytearray(32 * manifest.items)
         self.ready: deque[int] = deque()  # pages that are complete, and were not taken yet
         self.problems: list[str] = []
@@ -67,6 +69,9 @@ class DigestTable:
             if not missing:
                 self.ready.append(page)
         self._incomplete = sum(missing > 0 for missing in self._missing)
+        for each in lacking:
+            self._fail(each)
+            self.digests[32 * each.number : 32 * each.number + 32] = NO_DIGEST
 
     @property
     def complete(self) -> bool:
@@ -89,8 +94,7 @@ class DigestTable:
         if known and (digest != NO_DIGEST or self.digests[start:end] == NO_DIGEST):
             return
         if digest == NO_DIGEST:
-            self.failed += 1
-            self.problems = [*self.problems, found.problem][:_MOST_PROBLEMS]
+            self._fail(found)
         self.digests[start:end] = digest
         if known:
             return
@@ -100,6 +104,10 @@ class DigestTable:
         if not self._missing[page]:
             self._incomplete -= 1
             self.ready.append(page)
+
+    def _fail(self, found: Digest) -> None:
+        self.failed += 1
+        self.problems = [*self.problems, found.problem][:_MOST_PROBLEMS]
 
     def page(self, page: int) -> bytes:
         """The digests of one page's items."""

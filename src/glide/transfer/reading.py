@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import blake3
 
-from glide.protocol.endtoend import BLOCK, Item, Range
+from glide.protocol.endtoend import BLOCK, Item, ItemKind, Range
 from glide.transfer.digests import BlockDigest, Digest, Sent
 from glide.transfer.gathering import Gathered
 from glide.transfer.manifest import Piece
@@ -236,16 +236,24 @@ def _check(opener: Opener, number: int, item: Item, here: int) -> Generator[Dige
         file.close()
 
 
-def check_empty(gathered: Gathered) -> None:
-    """Raise :class:`FileError` if the only file, of no bytes as its size says, has some: of /proc and its like."""
-    manifest = gathered.manifest
-    if manifest.items == 1 and not manifest.bytes and manifest.files and not manifest.streams:
-        item = manifest.item(0)
-        try:
-            file = Opener(gathered).open(item)
+def check_empty(gathered: Gathered) -> list[Digest]:
+    """Of files without a byte, of which nothing will be read, those that have some now, or are no such files.
+
+    What /proc and its like hold has no size. Raises :class:`FileError` if it is the only one.
+    """
+    found, opener = [], Opener(gathered)
+    try:
+        for number, item in enumerate(gathered.manifest):
+            if item.size or item.kind in (ItemKind.FOLDER, ItemKind.STREAM):
+                continue
             try:
-                file.check()
-            finally:
-                file.close()
-        except Changed as error:
-            failed(gathered, 0, item, error)
+                file = opener.open(item)
+                try:
+                    file.check()
+                finally:
+                    file.close()
+            except Changed as error:
+                found.append(failed(gathered, number, item, error))
+    finally:
+        opener.close()
+    return found

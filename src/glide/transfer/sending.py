@@ -78,11 +78,12 @@ async def send(
     connection unusable.
     """
     async with explained(connection, lambda: _means(gathered)):
-        await trio.to_thread.run_sync(reading.check_empty, gathered)
+        lacking = await trio.to_thread.run_sync(reading.check_empty, gathered, abandon_on_cancel=True)
         await offering.make(connection, gathered, message, to, terms)
         report(events.Accepted(transfer, to))
         connection.leave_to(terms.idle)
-        return await _Sending(connection, gathered, transfer, to, terms, hint, report).run(again=again)
+        table = DigestTable(gathered.manifest, lacking)
+        return await _Sending(connection, gathered, table, transfer, to, terms, hint, report).run(again=again)
     raise AssertionError("unreachable")  # pragma: no cover - the block returns or raises
 
 
@@ -93,6 +94,7 @@ class _Sending:
         self,
         connection: Connection,
         gathered: Gathered,
+        table: DigestTable,
         transfer: bytes,
         to: str,
         terms: Terms,
@@ -107,7 +109,7 @@ class _Sending:
         self._to = to
         self._report = report
         self._watch = Watch(connection, transfer, "sender", to, terms, hint, report, endless=self._manifest.streams)
-        self._table = DigestTable(self._manifest)
+        self._table = table
         self._wanted = 0  # bytes, in all that the receiver asked for
         self._ranges = 0
         self._most_ranges = 2 * self._manifest.items + self._manifest.bytes // KEPT_BLOCK + _SPARE_RANGES  # in a list
