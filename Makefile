@@ -14,13 +14,13 @@ BIN   := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types pytest soak chaos cov bench load fmt clean
+.PHONY: help demo test lint types pytest soak chaos cov bench load compiled fmt clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/installed ## relay, receiver and sender as three processes: send 64 MiB and verify it
+demo: compiled ## relay, receiver and sender as three processes: send 64 MiB and verify it
 	@$(BIN)/python tests/demo.py
 
 test: lint types pytest ## everything that must pass: lint, types, pytest
@@ -32,28 +32,32 @@ lint: $(VENV)/installed ## ruff: rules and format
 types: $(TYPES)/installed ## mypy, strict, over src and tests
 	$(TYPES)/bin/mypy
 
-pytest: $(VENV)/installed ## the tests alone; make pytest ARGS="-k name" for some of them
+pytest: compiled ## the tests alone; make pytest ARGS="-k name" for some of them
 	$(BIN)/python -m pytest $(ARGS)
 
-soak: $(VENV)/installed ## what takes minutes or gigabytes: 1 GiB between two machines, 5 GiB, a minute's stop
+soak: compiled ## what takes minutes or gigabytes: 1 GiB between two machines, 5 GiB, a minute's stop
 	$(BIN)/python -m pytest -m soak -p no:randomly $(ARGS)
 
-chaos: $(VENV)/installed ## 200 random schedules of kills, stops and cuts; SEED=n repeats one of them
+chaos: compiled ## 200 random schedules of kills, stops and cuts; SEED=n repeats one of them
 	$(if $(SEED),GLIDE_CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest -m chaos -p no:randomly tests/chaos $(ARGS)
 
-cov: $(VENV)/installed ## the tests under coverage, processes they start included; fails under 90 %
+cov: compiled ## the tests under coverage, processes they start included; fails under 90 %
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(VENV)/installed ## measure glide beside real peers, ten minutes; results in build/bench
+bench: compiled ## measure glide beside real peers, ten minutes; results in build/bench
 	@$(MAKE) --no-print-directory $(BENCH)/installed || echo "going on without plots" >&2
 	@if test -e $(BENCH)/installed; then exec $(BENCH)/bin/python -m tests.bench $(ARGS); \
 	else exec $(BIN)/python -m tests.bench $(ARGS); fi
 
-load: $(VENV)/installed ## 10,000 clients and 200 transfers at one relay, and one slow receiver among 50 fast ones
+load: compiled ## 10,000 clients and 200 transfers at one relay, and one slow receiver among 50 fast ones
 	$(BIN)/python -m tests.load $(ARGS)
+
+# As pip compiles what it installs. Where PYTHONDONTWRITEBYTECODE is set, each start of glide would do it otherwise.
+compiled: $(VENV)/installed
+	@$(BIN)/python -m compileall -q src
 
 fmt: $(VENV)/installed ## repair what ruff can repair, and format
 	$(BIN)/ruff check --fix
@@ -65,9 +69,8 @@ clean: ## remove the environments and everything generated
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is made anew when the pinned versions change, so that nothing stays behind in it which
-# a fresh clone would lack. When only pyproject.toml changes, pip brings it up to date in place. Our own modules
-# are compiled as pip compiles those that it installs: with PYTHONDONTWRITEBYTECODE set, each start would do it. The
-# files `made` and `installed` are written last: an installation that was broken off is done again.
+# a fresh clone would lack. When only pyproject.toml changes, pip brings it up to date in place. The files
+# `made` and `installed` are written last: an installation that was broken off is done again.
 
 $(VENV)/installed: EXTRA := dev
 $(TYPES)/installed: EXTRA := types
@@ -76,7 +79,6 @@ $(BENCH)/installed: EXTRA := bench
 $(VENV)/installed $(TYPES)/installed $(BENCH)/installed: %/installed: %/made pyproject.toml
 	@echo "installing glide and its '$(EXTRA)' tools into $* (up to a minute)"
 	@$(PIP) $*/bin/python -m pip install --quiet --quiet --editable '.[$(EXTRA)]'
-	@$*/bin/python -m compileall -q src
 	@touch $@
 
 $(VENV)/made $(TYPES)/made $(BENCH)/made: %/made: constraints.txt
