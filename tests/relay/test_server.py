@@ -38,7 +38,7 @@ from glide.protocol.messages import (
 )
 from glide.protocol.preface import Purpose
 from glide.relay import server
-from glide.relay.limits import Limits
+from glide.relay.limits import Admission, Limits
 from glide.relay.ringing import Party
 from glide.relay.server import Config
 from tests.relay.conftest import Start
@@ -726,3 +726,15 @@ async def test_a_fault_of_the_relay_while_it_greets_somebody_ends_that_connectio
             pass
     (fault,) = [line for line in home.log.lines.items if line.exc_info is not None]
     assert "a fault of the relay" in fault.getMessage()
+
+
+def test_R4_a_place_that_is_passed_on_is_nobody_s_in_between() -> None:
+    """A newcomer that took it would cost a client that was let in its connection."""
+    admission = Admission(Limits())
+    with admission.connection("192.0.2.1") as place:
+        mine = place.pass_on()
+        assert "1 open" in repr(admission)
+    assert "1 open" in repr(admission)
+    with mine:
+        assert "1 open" in repr(admission)
+    assert "0 open" in repr(admission)

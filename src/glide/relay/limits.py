@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from glide.errors import RelayRefused
@@ -70,20 +70,32 @@ class _Tally:
         self.of: Counter[str] = Counter()
 
 
-class _Counted:
+class Place:
     """One more of an address while the block runs. Each idle client has one: a generator would cost 400 bytes."""
 
-    __slots__ = ("_address", "_tally")
+    __slots__ = ("_address", "_counted", "_tally")
 
-    def __init__(self, tally: _Tally, address: str) -> None:
+    def __init__(self, tally: _Tally, address: str, *, counted: bool = False) -> None:
         self._tally = tally
         self._address = address
+        self._counted = counted
 
-    def __enter__(self) -> None:
-        self._tally.total += 1
-        self._tally.of[self._address] += 1
+    def pass_on(self) -> Place:
+        """The same place, for the block of another task, which must run: this one's end does not give it back."""
+        self._counted = False
+        return Place(self._tally, self._address, counted=True)
+
+    def __enter__(self) -> Place:
+        if not self._counted:
+            self._counted = True
+            self._tally.total += 1
+            self._tally.of[self._address] += 1
+        return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._counted:
+            return
+        self._counted = False
         self._tally.total -= 1
         self._tally.of[self._address] -= 1
         if not self._tally.of[self._address]:
@@ -106,21 +118,21 @@ class Admission:
     def __repr__(self) -> str:
         return f"<Admission: {self._open.total} open, {self._handshakes.total} in handshake>"
 
-    def connection(self, address: str) -> AbstractContextManager[None]:
+    def connection(self, address: str) -> Place:
         """One open connection of ``address``. Raises :class:`RelayRefused` when descriptors run low."""
         if self._open.total >= self._most_open:
             raise RelayRefused("too many connections")
         if self._open.of[address] >= self._most_of_one:
             raise RelayRefused("too many connections from your address")
-        return _Counted(self._open, address)
+        return Place(self._open, address)
 
-    def handshake(self, address: str) -> AbstractContextManager[None]:
+    def handshake(self, address: str) -> Place:
         """One handshake with ``address``. Raises :class:`RelayRefused`."""
         if self._handshakes.total >= self._limits.handshakes:
             raise RelayRefused("too many connections are being set up")
         if self._handshakes.of[address] >= self._limits.handshakes_per_address:
             raise RelayRefused("too many connections are being set up from your address")
-        return _Counted(self._handshakes, address)
+        return Place(self._handshakes, address)
 
     @contextmanager
     def farewell(self) -> Iterator[bool]:

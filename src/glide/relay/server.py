@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVarTuple, Unpack
 
@@ -31,7 +30,7 @@ from glide.protocol.messages import Hello, Ticket
 from glide.protocol.preface import Purpose
 from glide.relay import session
 from glide.relay.clients import Clients
-from glide.relay.limits import Admission, Limits
+from glide.relay.limits import Admission, Limits, Place
 from glide.relay.registry import LocalRegistry
 from glide.relay.ringing import Exchange, Party
 from glide.relay.seats import Seats
@@ -169,10 +168,8 @@ class Relay:
         """Find out who a new connection is and what it wants, and hand it to its nursery."""
         host, address = _peer(stream)
         try:
-            with ExitStack() as place:
-                place.enter_context(self._admission.connection(host))
-                with self._admission.handshake(host):
-                    await self._admit(stream, place, address)
+            with self._admission.connection(host) as place, self._admission.handshake(host):
+                await self._admit(stream, place, address)
         except RelayRefused as error:
             with self._admission.farewell() as politely:
                 if politely:
@@ -191,7 +188,7 @@ class Relay:
             await trio.aclose_forcefully(stream)
             raise
 
-    async def _admit(self, stream: trio.SocketStream, place: ExitStack, address: str) -> None:
+    async def _admit(self, stream: trio.SocketStream, place: Place, address: str) -> None:
         """Let a connection prove a key and say its first message; then it, and its place, belong to another nursery."""
         deadlines = self.config.deadlines
         connection, _, _ = await respond(
@@ -202,25 +199,25 @@ class Relay:
             match await connection.receive():
                 case Hello() as hello:
                     self._control.start_soon(
-                        self._guarded, place.pop_all(), connection, session.run, hello, self._shared
+                        self._guarded, place.pass_on(), connection, session.run, hello, self._shared
                     )
                 case Ticket() as ticket:
                     await self._seat(place, connection, ticket)
             return
         raise Stalled(f"It said nothing within {deadlines.handshake:.0f} s.")
 
-    async def _seat(self, place: ExitStack, connection: Connection, ticket: Ticket) -> None:
+    async def _seat(self, place: Place, connection: Connection, ticket: Ticket) -> None:
         """Give a data connection its place, or tell it that it has none."""
         try:
             seat = self._tickets.redeem(ticket.ticket, connection.peer_key)
         except RelayRefused as error:
             await session.refuse(connection, error)
         else:
-            self._data.start_soon(self._guarded, place.pop_all(), connection, seat.take)
+            self._data.start_soon(self._guarded, place.pass_on(), connection, seat.take)
 
     async def _guarded(
         self,
-        place: ExitStack,
+        place: Place,
         connection: Connection,
         serve: Callable[[Connection, Unpack[Arguments]], Awaitable[None]],
         *arguments: *Arguments,
