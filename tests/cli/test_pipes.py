@@ -149,7 +149,7 @@ def test_C4_a_sender_that_ends_before_its_pipe_does_is_no_end_of_the_file(w: Wor
 def test_F9_standard_input_that_somebody_has_told_not_to_wait_is_waited_for(w: World) -> None:
     receiver = w.receive("bob", "--accept", "all")
     unblock = f"{sys.executable} -c 'import os; os.set_blocking(0, False)'"
-    with shell(w, "alice", f"(sleep 1; echo -n later) | ({unblock}; glide push bob -)") as sender:
+    with shell(w, "alice", f"(sleep 3; echo -n later) | ({unblock}; glide push bob -)") as sender:
         _, errors = sender.communicate(timeout=30)
     assert sender.returncode == 0, errors
     receiver.event("received")

@@ -446,8 +446,20 @@ def test_wrong_usage_has_a_last_line_too(alone: World) -> None:
     assert process.result["status"] == "usage"
 
 
-def test_what_is_remembered_is_not_said_to_be_in_use_where_the_environment_says_otherwise(alone: World) -> None:
-    process = alone.run("alice", "use", "127.0.0.1:1", relay="127.0.0.1:2")
+@pytest.mark.parametrize(
+    ("set_to", "word"),
+    [
+        ("127.0.0.1:2", "Remembered"),
+        ("nonsense:x", "Remembered"),
+        ("", "In use"),
+        ("127.0.0.1:1", "In use"),
+        ("127.0.0.1:01", "In use"),
+    ],
+)
+def test_what_is_remembered_is_not_said_to_be_in_use_where_the_environment_says_otherwise(
+    alone: World, set_to: str, word: str
+) -> None:
+    process = alone.run("alice", "use", "127.0.0.1:1", relay=set_to)
     assert process.wait() == 0, process
-    assert "Remembered: 127.0.0.1:1" in process.errors
-    assert "GLIDE_RELAY" in process.errors
+    assert f"{word}: 127.0.0.1:1" in process.errors
+    assert ("GLIDE_RELAY" in process.errors) is (word == "Remembered")

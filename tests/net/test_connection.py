@@ -30,7 +30,7 @@ from glide.protocol.fields import Message
 from glide.protocol.frames import HEADER, Data, Kind
 from glide.protocol.messages import Goodbye, Keepalive, People, Person, Who, to_bytes
 from glide.protocol.preface import Purpose
-from glide.protocol.states import Side
+from glide.protocol.states import Side, State
 from tests.net.pairs import FORTH, OFFER, MemoryStream, connection, heard, pair, registered, streaming
 
 DIGESTS = Digests(page=0, digests=b"d" * 32)
@@ -852,3 +852,15 @@ async def test_a_whole_conversation_ends_as_it_should() -> None:
     async with trio.open_nursery() as nursery, sender, receiver:
         nursery.start_soon(sender.close)
         nursery.start_soon(receiver.close)
+
+
+async def test_whoever_waits_to_send_when_the_last_word_comes_is_told_so() -> None:
+    """A receiver may confirm while a task of the sender waits for its turn."""
+    sender, receiver = pair()
+    await streaming(sender, receiver)
+    sender.machine.state = State.CONFIRMED
+    with pytest.raises(ConnectionLost, match="last word"):
+        await sender.send_data(memoryview(b"late"))
+    with pytest.raises(ConnectionLost, match="last word"):
+        await sender.send(DIGESTS)
+    await sender.send(Done())

@@ -386,18 +386,21 @@ async def test_a_direction_through_which_nothing_comes_leaves_its_pipes_to_other
             assert repr(budget) == repr(Budget(ONE_DIRECTION))
 
 
-async def test_pipes_with_something_in_them_stay_where_they_are_until_it_was_taken(mock_clock: MockClock) -> None:
+@pytest.mark.parametrize("count", [100_000, 200_000])  # here: in one pipe, while the other one waits, and in both
+async def test_pipes_with_something_in_them_stay_where_they_are_until_it_was_taken(
+    mock_clock: MockClock, count: int
+) -> None:
     async with over_tcp(ONE_DIRECTION) as tcp:
         tcp.receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         tcp.receivers.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         assert await says(tcp, b"wakes it")
-        await tcp.sender.send_all(PAYLOAD[:200_000])
-        await until(lambda: tcp.forth.bytes + unread(tcp.senders) == 200_008)
+        await tcp.sender.send_all(PAYLOAD[:count])
+        await until(lambda: tcp.forth.bytes + unread(tcp.senders) == count + 8)
         for _ in range(4):  # two moments for which much is waited for, and the time after which it would rest, twice
             mock_clock.jump(ONE_DIRECTION.pipe_rest)
             await wait_all_tasks_blocked(0.01)
         assert any(tcp.forth.pipes or ())
-        assert await exactly(tcp.receiver, 200_000) == PAYLOAD[:200_000]
+        assert await exactly(tcp.receiver, count) == PAYLOAD[:count]
         await until(lambda: not any(tcp.forth.pipes or ()))
         for _ in range(4):
             mock_clock.jump(ONE_DIRECTION.pipe_rest)

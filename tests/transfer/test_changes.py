@@ -14,9 +14,11 @@ import trio
 from glide import events
 from glide.errors import FileError
 from glide.net.connection import FRAME
+from glide.net.deadlines import Deadlines
 from glide.transfer import feeding, reading
 from glide.transfer.manifest import whole
-from glide.transfer.sources import Changed
+from glide.transfer.sources import Changed, OpenFile
+from glide.transfer.terms import Terms
 from tests.transfer.halves import (
     BRISK,
     CONTENT,
@@ -220,3 +222,27 @@ async def test_an_empty_file_that_is_none_any_more_is_missing_and_the_others_lan
     assert place.into is not None
     assert files(place.into) == {"tree": None, "tree/b": b"", "tree/c": CONTENT}
     assert place.is_clean()
+
+
+async def test_a_receiver_waits_for_a_sender_that_has_very_many_empty_files_to_look_at(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(60):
+        (tree / f"{number:02}").touch()
+    real = OpenFile.check
+
+    def check(self: OpenFile) -> None:
+        time.sleep(0.08)
+        real(self)
+
+    monkeypatch.setattr(OpenFile, "check", check)
+    alice, bob = Side(), Side()
+    terms = Terms(idle=3.0)
+    async with joined(Deadlines(handshake=2.0, keepalive=0.2)) as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(send, near, alice, gather(tree), terms)
+        nursery.start_soon(receive, far, bob, place, terms)
+    assert alice.error is bob.error is None
+    assert alice.outcome is not None
+    assert alice.outcome.items == 60

@@ -20,6 +20,7 @@ from glide.protocol.endtoend import ItemKind
 from glide.transfer import folders
 from glide.transfer.destination import Destination, disk_error, new_stage
 from glide.transfer.landing import Conflict
+from glide.transfer.stock import State
 from tests.transfer import apart
 from tests.transfer.arriving import (
     ROOT,
@@ -1190,3 +1191,33 @@ def test_F13_what_a_disk_has_failed_to_write_is_not_noted_as_durable_the_next_ti
         monkeypatch.undo()
         receiving.storage.assembly.sync()  # as it is done on the way out
     assert [kept.bytes for kept in listed(journals)] == [50]
+
+
+@pytest.mark.parametrize("failing", [1, 30])
+def test_F13_a_disk_that_fails_to_write_small_files_is_not_believed_later_either(
+    into: Path, journals: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Without syncfs(2) they are synced one by one, a few dozen at a time."""
+    sent: Tree = {f"{number:02}": CONTENT for number in range(70)}
+    calls = 0
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(folders.Folder, "can_sync_file_system", False)
+    with Receiving(arrival(into, journals, sync=True), sent) as receiving:
+        monkeypatch.setattr(os, "fsync", fsync)
+        with pytest.raises(FileError):
+            receiving.feed()
+        receiving.storage.assembly.sync()
+        assert calls == failing, "nothing more was noted"
+    monkeypatch.undo()
+    with Receiving(arrival(into, journals, sync=True), sent) as again:
+        assert State.KEPT not in again.storage.stock.states, "they are compared with the sender's"
+        again.finish()
+    assert {path: (into / path).read_bytes() for path in sent} == sent

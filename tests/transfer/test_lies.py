@@ -430,7 +430,7 @@ async def test_R5_a_receiver_that_confirms_and_takes_no_more_cannot_hold_a_sende
             over.set()
 
         nursery.start_soon(sender)
-        await confirmed_while_sending(far, FRAME)
+        await confirmed_while_sending(near, far, FRAME)
         await trio.testing.wait_all_tasks_blocked(0.1)
         if ends == "its user":
             assert not over.is_set()
@@ -442,11 +442,13 @@ async def test_R5_a_receiver_that_confirms_and_takes_no_more_cannot_hold_a_sende
         assert "stalled" in alice.failed_with(Stalled)
 
 
-async def confirmed_while_sending(far: Connection, again: int) -> None:
+async def confirmed_while_sending(near: Connection, far: Connection, again: int) -> None:
     """Take all, ask for so many bytes again, and confirm all while the sender waits to send these."""
     await far.send(Accept(), all_of(await take_offer(far)))
     await until_end(far)
     await far.send(want((0, again)))
+    while not near._sending.locked():
+        await trio.testing.wait_all_tasks_blocked(0.05)
     await trio.testing.wait_all_tasks_blocked(0.1)  # the socket is full
     await far.send(receipt())
 
@@ -457,7 +459,7 @@ async def test_C4_a_receiver_that_confirms_what_is_still_being_sent_is_no_fault(
     alice = Side()
     async with joined(streams=socket_pair) as (near, far), trio.open_nursery() as nursery:
         nursery.start_soon(send, near, alice, gather(path))
-        await confirmed_while_sending(far, again)
+        await confirmed_while_sending(near, far, again)
         await trio.testing.wait_all_tasks_blocked(0.1)
         anything(far)
         while not isinstance(await far.receive(), (Done, Abort)):

@@ -18,6 +18,7 @@ def use(
     """Remember the relay, and its key if it is given, so that --relay need not be typed."""
     from glide.client.address import Address
     from glide.crypto.identity import fingerprint
+    from glide.errors import UsageError
     from glide.people.known import Known
 
     with options.verb(json=json, quiet=quiet) as (chosen, renderer):
@@ -27,7 +28,11 @@ def use(
         chosen.save("relay", str(address))
         pin = known.relay(str(address))
         how = f"its key {fingerprint(pin.key)} is pinned" if pin else "its key will be remembered at the first meeting"
-        if os.environ.get("GLIDE_RELAY", str(address)) == str(address):
+        try:
+            in_use = str(Address.parse(os.environ.get("GLIDE_RELAY") or str(address)))
+        except UsageError:
+            in_use = ""
+        if in_use == str(address):
             renderer.say(f"In use: {address}; {how}.")
         else:
             renderer.say(f"Remembered: {address}; {how}. GLIDE_RELAY in the environment goes before it.")

@@ -151,7 +151,6 @@ class StagedAssembly(Assembly):
         self._at = 0  # where in the file
         self._unnoted: set[int] = set()  # pages with files that became whole since the last note
         self._failed: set[int] = set()
-        self._doubtful = False  # a disk that fails to write what it was given says so once, and forgets it
         # Files of before that turned out to be whole: whether they were synced, or given their mode, nobody knows.
         self._found_whole: list[int] = []
 
@@ -269,7 +268,7 @@ class StagedAssembly(Assembly):
         self._unnoted.add(self._manifest.page_of(number))
 
     def sync(self) -> None:
-        if self._doubtful:
+        if self._stage.doubtful:
             return
         begun = dict(self.stock.begun)
         if self._piece is not None and self._file is not None:
@@ -292,7 +291,6 @@ class StagedAssembly(Assembly):
             if self._sync:
                 self._stage.sync(self._file)
         except OSError as error:
-            self._doubtful = True
             raise disk_error(error) from None
         self._journal.note({page: self._digests(page) for page in unnoted}, begun, failed)
 

@@ -78,7 +78,9 @@ async def receive(
                     connection.leave_to(terms.idle)
                     return await _Receiving(connection, arrival, manifest, storage, terms, hint, report).run()
                 except GlideError as error:
-                    if storage.empty() and not manifest.streams:
+                    with trio.CancelScope(shield=True):
+                        empty = await trio.to_thread.run_sync(storage.empty)
+                    if empty and not manifest.streams:
                         error.means, means = NOTHING if error.means == means else error.means, NOTHING
                     raise
                 finally:

@@ -55,6 +55,8 @@ from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
 _SPARE_RANGES = 1000
 # All of it may be wanted so many times: once, and once more if it was kept and does not match, and one to spare.
 _TIMES = 3
+# Seconds after which a receiver that waits for us hears that we get on.
+_GETTING_ON = 1.0
 # Lists of ranges that may wait to be read: one for each page of digests that did not match, and some more.
 _SPARE_LISTS = 1000
 
@@ -78,8 +80,21 @@ async def send(
     connection unusable.
     """
     async with explained(connection, lambda: _means(gathered)):
-        lacking = await trio.to_thread.run_sync(reading.check_empty, gathered, abandon_on_cancel=True)
-        await offering.make(connection, gathered, message, to, terms)
+        lacking: list[Digest] = []
+        looked = trio.Event()
+
+        async def look() -> None:
+            lacking.extend(await trio.to_thread.run_sync(reading.check_empty, gathered, abandon_on_cancel=True))
+            looked.set()
+
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look)
+                await offering.make(connection, gathered, message, to, terms)
+                while not looked.is_set():  # where there are very many, on a slow disk
+                    with trio.move_on_after(_GETTING_ON):
+                        await looked.wait()
+                    connection.mention(Busy(seconds=0))
         report(events.Accepted(transfer, to))
         connection.leave_to(terms.idle)
         table = DigestTable(gathered.manifest, lacking)
@@ -227,7 +242,7 @@ class _Sending:
                 self._table.add(each)
             elif isinstance(each, Sent):
                 self._table.read_to_the_end(each.number)
-            else:
+            elif self._ended is None:  # else that file changed, and is not sent
                 said.append(Blocks(number=each.number, first=each.block, digests=each.digest))
         while self._table.ready:
             page = self._table.ready.popleft()

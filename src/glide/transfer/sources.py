@@ -103,7 +103,10 @@ class OpenFile:
         except OSError as error:
             raise _not_read(error) from None
         if done < len(view):
-            raise Changed(f"it shrank from {self._item.size} bytes to {os.fstat(self.descriptor).st_size}")
+            size = os.fstat(self.descriptor).st_size
+            if size == self._item.size:  # as it is said of files of /sys
+                raise Unreadable("it holds less than its size says")
+            raise Changed(f"it shrank from {self._item.size} bytes to {size}")
 
     def read_cached(self, view: memoryview, offset: int) -> int:
         """As much of ``view`` as the system has in memory, without waiting for a disk; 0 too where nobody can tell."""

@@ -41,6 +41,8 @@ class Stage:
         self._unsynced: list[int] = []  # descriptors of files that are whole
         self._changed: set[tuple[str, ...]] = set()  # folders with names that are not synced yet
         self._sync_all = False  # too much is unsynced to do it file by file
+        # A disk that fails to write what it was given says so once, and forgets it: what is durable, nobody knows.
+        self.doubtful = False
 
     def at(self, top: int, path: str) -> tuple[Folder, str]:
         """The folder in the stage that an item is in, and its name there. The next call may close that folder."""
@@ -146,6 +148,13 @@ class Stage:
 
     def sync(self, open_file: int | None) -> None:
         """Make all that was written durable: whole files, the one that is open, and their names."""
+        try:
+            self._make_durable(open_file)
+        except OSError:
+            self.doubtful = True
+            raise
+
+    def _make_durable(self, open_file: int | None) -> None:
         if self._sync_all:
             self.folder.sync_file_system()
             self._sync_all = False
@@ -165,6 +174,9 @@ class Stage:
             try:
                 if sync:
                     os.fsync(descriptor)
+            except OSError:
+                self.doubtful = True
+                raise
             finally:
                 os.close(descriptor)
 

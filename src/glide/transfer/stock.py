@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
 
@@ -67,12 +67,13 @@ class Stock:
         self.whole(number, bytes(32), State.FAILED)
         self.problems[number] = problem
 
-    def removed(self, stage: Stage) -> Item | None:
+    def removed(self, stage: Stage, on_step: Callable[[], None]) -> Item | None:
         """A top-level item that should be in the stage, and is not there any more; None if all are."""
         for top, item in self.manifest.tops():
             elsewhere = self.states[self.manifest.number(top)] in (State.FAILED, State.EXISTS)
             if not elsewhere and stage.folder.look(str(top)) is None:
                 return item
+            on_step()
         return None
 
     def wants(self) -> list[Range]:

@@ -205,7 +205,7 @@ class Folders:
                     on_step()
             if sync:
                 stage.folder.sync()
-            if (removed := self.stock.removed(stage)) is not None:
+            if (removed := self.stock.removed(stage, on_step)) is not None:
                 raise FileError(
                     f"What had arrived of {printable(removed.path, 60)!r} was removed before it had its final name.",
                     next="Let it be sent again. Leave folders alone whose names begin with .glide- until it is there.",
