@@ -168,6 +168,19 @@ def test_records_are_full_until_the_flush(pieces: list[bytes]) -> None:
     assert sealer.flush() == b""
 
 
+@given(st.data(), st.lists(blobs(300).filter(bool), min_size=1, max_size=5))
+def test_nothing_is_left_exactly_at_the_borders_of_records(data: st.DataObject, flights: list[bytes]) -> None:
+    sent = record_list(flights)
+    stream = b"".join(sent)
+    borders = {len(b"".join(sent[:count])) for count in range(len(sent) + 1)}
+    at = data.draw(st.integers(0, len(stream)) | st.sampled_from(sorted(borders)))
+    opener = Opener(KEY)
+    opener.feed(stream[:at])
+    while opener.next() is not None:
+        pass
+    assert (opener.rest() == b"") == (at in borders)
+
+
 @given(st.data(), st.lists(blobs(300).filter(bool), min_size=1, max_size=5), st.binary(max_size=300))
 def test_the_rest_is_every_byte_behind_the_last_record(data: st.DataObject, flights: list[bytes], other: bytes) -> None:
     sent = record_list(flights)

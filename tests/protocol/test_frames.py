@@ -12,6 +12,8 @@ from glide.protocol.frames import HEADER, LIMITS, UNKNOWN_LIMIT, Data, Decoder, 
 from tests.strategies import UNKNOWN_KINDS, chunkings, frames
 
 LIMIT_OF = {kind: LIMITS[Kind(kind)] if kind in set(Kind) else UNKNOWN_LIMIT for kind in range(256)}
+# What a decoder that holds nothing says.
+BETWEEN_FRAMES = "<Decoder holding 0 bytes, 0 of DATA to come>"
 
 
 def stream_of(sent: list[Frame]) -> bytes:
@@ -130,7 +132,7 @@ def test_data_of_the_greatest_length_is_handed_on_piece_by_piece_without_being_g
         assert item.view.obj is piece  # a view, not a copy
         assert len(item.view) == len(piece)
         assert not decoder._partial
-    assert not decoder.in_data
+    assert repr(decoder) == BETWEEN_FRAMES
 
 
 def test_data_is_a_view_into_the_record_it_came_in_though_other_frames_stand_around_it() -> None:
@@ -143,6 +145,16 @@ def test_data_is_a_view_into_the_record_it_came_in_though_other_frames_stand_aro
         b"file bytes",
         Frame(Kind.END, b"\x80"),
     )
+
+
+@given(st.lists(frames(), min_size=1, max_size=4), st.data())
+def test_nothing_is_held_exactly_at_the_borders_of_frames(sent: list[Frame], data: st.DataObject) -> None:
+    stream = stream_of(sent)
+    borders = {len(stream_of(sent[:count])) for count in range(len(sent) + 1)}
+    at = data.draw(st.integers(0, len(stream)) | st.sampled_from(sorted(borders)))
+    decoder = Decoder()
+    list(decoder.feed(stream[:at]))
+    assert (repr(decoder) == BETWEEN_FRAMES) == (at in borders)
 
 
 def test_the_repr_tells_what_is_held_and_what_is_to_come() -> None:

@@ -127,7 +127,7 @@ def test_messages_survive_every_cut_of_the_stream(data: st.DataObject, said: lis
             assert isinstance(frame, Frame)
             heard.append(from_frame(frame))
     assert heard == said
-    assert not decoder.in_data
+    assert repr(decoder) == "<Decoder holding 0 bytes, 0 of DATA to come>"
 
 
 @every_type
