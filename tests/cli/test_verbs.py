@@ -451,7 +451,7 @@ def test_wrong_usage_has_a_last_line_too(alone: World) -> None:
     [
         ("127.0.0.1:2", "Remembered"),
         ("nonsense:x", "Remembered"),
-        ("", "In use"),
+        ("", "Remembered"),  # no relay at all: the next command says so
         ("127.0.0.1:1", "In use"),
         ("127.0.0.1:01", "In use"),
     ],

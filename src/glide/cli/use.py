@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -29,10 +28,10 @@ def use(
         pin = known.relay(str(address))
         how = f"its key {fingerprint(pin.key)} is pinned" if pin else "its key will be remembered at the first meeting"
         try:
-            in_use = str(Address.parse(os.environ.get("GLIDE_RELAY") or str(address)))
+            in_use = str(Address.parse(chosen["relay"])) == str(address)
         except UsageError:
-            in_use = ""
-        if in_use == str(address):
+            in_use = False
+        if in_use:
             renderer.say(f"In use: {address}; {how}.")
         else:
             renderer.say(f"Remembered: {address}; {how}. GLIDE_RELAY in the environment goes before it.")
