@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import blake3
 
-from glide.protocol.endtoend import BLOCK, Item, ItemKind, Range
+from glide.protocol.endtoend import BLOCK, NO_DIGEST, Item, ItemKind, Range
 from glide.transfer.digests import BlockDigest, Digest, Sent
 from glide.transfer.gathering import Gathered
 from glide.transfer.manifest import Piece
@@ -241,19 +241,6 @@ def check_empty(gathered: Gathered) -> list[Digest]:
 
     What /proc and its like hold has no size. Raises :class:`FileError` if it is the only one.
     """
-    found, opener = [], Opener(gathered)
-    try:
-        for number, item in enumerate(gathered.manifest):
-            if item.size or item.kind in (ItemKind.FOLDER, ItemKind.STREAM):
-                continue
-            try:
-                file = opener.open(item)
-                try:
-                    file.check()
-                finally:
-                    file.close()
-            except Changed as error:
-                found.append(failed(gathered, number, item, error))
-    finally:
-        opener.close()
-    return found
+    none = (ItemKind.FOLDER, ItemKind.STREAM)
+    empty = ((n, item, 0) for n, item in enumerate(gathered.manifest) if not item.size and item.kind not in none)
+    return [each for each in check_rest(gathered, empty) if isinstance(each, Digest) and each.digest == NO_DIGEST]

@@ -15,18 +15,7 @@ import trio
 from glide import events
 from glide.errors import ConnectionLost, FileError, GlideError, one_error
 from glide.net.connection import Connection, explained
-from glide.protocol.endtoend import (
-    Accept,
-    Ack,
-    Blocks,
-    Busy,
-    Digests,
-    Done,
-    End,
-    Range,
-    Receipt,
-    Want,
-)
+from glide.protocol.endtoend import Accept, Ack, Blocks, Busy, Digests, Done, End, Range, Receipt, Want
 from glide.protocol.fields import Message
 from glide.text import counted
 from glide.transfer import taking
@@ -81,7 +70,9 @@ async def receive(
                     with trio.CancelScope(shield=True):
                         empty = await trio.to_thread.run_sync(storage.empty)
                     if empty and not manifest.streams:
-                        error.means, means = NOTHING if error.means == means else error.means, NOTHING
+                        if error.means == means:
+                            error.means = NOTHING
+                        means = NOTHING
                     raise
                 finally:
                     # Not to be put off: somebody may wait for the journal. Only the disk can make it last.

@@ -55,8 +55,6 @@ from glide.transfer.terms import Hint, Outcome, Terms, Watch, aborted
 _SPARE_RANGES = 1000
 # All of it may be wanted so many times: once, and once more if it was kept and does not match, and one to spare.
 _TIMES = 3
-# Seconds after which a receiver that waits for us hears that we get on.
-_GETTING_ON = 1.0
 # Lists of ranges that may wait to be read: one for each page of digests that did not match, and some more.
 _SPARE_LISTS = 1000
 
@@ -92,7 +90,7 @@ async def send(
                 nursery.start_soon(look)
                 await offering.make(connection, gathered, message, to, terms)
                 while not looked.is_set():  # where there are very many, on a slow disk
-                    with trio.move_on_after(_GETTING_ON):
+                    with trio.move_on_after(terms.often):
                         await looked.wait()
                     connection.mention(Busy(seconds=0))
         report(events.Accepted(transfer, to))

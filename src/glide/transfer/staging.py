@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from glide.protocol.endtoend import Item, ItemKind
 from glide.transfer.folders import Folder
@@ -133,7 +135,8 @@ class Stage:
         self._unsynced.append(descriptor)
         if len(self._unsynced) == _MOST_UNSYNCED:
             self._sync_all = self.folder.can_sync_file_system
-            self._let_go(sync=not self._sync_all)
+            with self._doubting():
+                self._let_go(sync=not self._sync_all)
 
     def complete_folder(self, top: int, item: Item, *, sync: bool) -> None:
         """All that belongs into a folder is in it."""
@@ -148,25 +151,27 @@ class Stage:
 
     def sync(self, open_file: int | None) -> None:
         """Make all that was written durable: whole files, the one that is open, and their names."""
+        with self._doubting():
+            if self._sync_all:
+                self.folder.sync_file_system()
+                self._sync_all = False
+                self._changed.clear()
+                return
+            if open_file is not None:
+                os.fsync(open_file)
+            self._let_go(sync=True)
+            for components in self._changed:
+                with self.folder.below(components) as folder:
+                    folder.sync()
+            self._changed.clear()
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
         try:
-            self._make_durable(open_file)
+            yield
         except OSError:
             self.doubtful = True
             raise
-
-    def _make_durable(self, open_file: int | None) -> None:
-        if self._sync_all:
-            self.folder.sync_file_system()
-            self._sync_all = False
-            self._changed.clear()
-            return
-        if open_file is not None:
-            os.fsync(open_file)
-        self._let_go(sync=True)
-        for components in self._changed:
-            with self.folder.below(components) as folder:
-                folder.sync()
-        self._changed.clear()
 
     def _let_go(self, *, sync: bool) -> None:
         while self._unsynced:
@@ -174,9 +179,6 @@ class Stage:
             try:
                 if sync:
                     os.fsync(descriptor)
-            except OSError:
-                self.doubtful = True
-                raise
             finally:
                 os.close(descriptor)
 

@@ -34,6 +34,11 @@ class Terms(msgspec.Struct, frozen=True):
     retry: float = 600.0  # how long a lost connection is tried again; 0: not at all
     stalled: float = 5.0  # after so long without movement a person is told what is waited for
 
+    @property
+    def often(self) -> float:
+        """After how many seconds the peer should hear from us, if its patience is like ours."""
+        return min(_GETTING_ON, (self.idle or math.inf) / 4, self.stalled / 2)
+
 
 class Hint(msgspec.Struct):
     """What the relay said last: whom it waits for, and when it said anything at all (trio's clock)."""
@@ -95,11 +100,6 @@ class Watch:
     _got_on: float = float("-inf")
     _idle: IdleDeadline | None = None
 
-    @property
-    def _often(self) -> float:
-        """After how many seconds the peer should hear from us, if its patience is like ours."""
-        return min(_GETTING_ON, (self.terms.idle or math.inf) / 4, self.terms.stalled / 2)
-
     def moved(self) -> None:
         """Bytes were taken or given."""
         self._moved = trio.current_time()
@@ -109,7 +109,7 @@ class Watch:
     def get_on(self) -> None:
         """Tell the peer, who hears nothing else meanwhile, that we get on; once a second at most, by default."""
         now = trio.current_time()
-        if now - self._got_on >= self._often:
+        if now - self._got_on >= self.terms.often:
             self._got_on = now
             self.connection.mention(Busy(seconds=0))
 
@@ -121,7 +121,7 @@ class Watch:
         while (rest := until - trio.current_time()) > 0:
             self.moved()
             self.get_on()
-            await trio.sleep(min(rest, self._often / 2))
+            await trio.sleep(min(rest, self.terms.often / 2))
 
     def disk_is_free(self) -> None:
         """The disk has answered. If a deadline passed while it was at it, that was the disk's doing all the same."""
